@@ -1,0 +1,53 @@
+//! What does the kernel tell userspace?
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Packet;
+use crate::tally::Record;
+
+/// Head of an event in the packet ring; the frame's bytes from the innermost IP header on follow.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PacketEvent {
+    /// [`Record::uid`] of the packet's flow.
+    pub uid: u64,
+    /// Time of the packet; ns since the epoch.
+    pub time_ns: u64,
+    /// Ordinal of the packet in its flow, from 1.
+    pub number: u32,
+    /// Bytes that follow.
+    pub captured: u32,
+}
+
+/// Value of [`RecordEvent::kind`]: a flow has ended.
+pub const KIND_RECORD: u32 = 1;
+/// Value of [`OverflowEvent::kind`]: the flow map was full.
+pub const KIND_OVERFLOW: u32 = 2;
+
+/// An event in the record ring: a flow that has ended.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RecordEvent {
+    /// [`KIND_RECORD`].
+    pub kind: u32,
+    /// [`EndReason`](crate::lifetime::EndReason) as a number.
+    pub reason: u32,
+    /// The flow.
+    pub record: Record,
+}
+
+/// An event in the record ring: a packet that found no room in the flow map. Userspace meters it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OverflowEvent {
+    /// [`KIND_OVERFLOW`].
+    pub kind: u32,
+    /// Number of the interface among those metered.
+    pub interface: u32,
+    /// Time of the packet; ns since the epoch.
+    pub time_ns: u64,
+    /// The packet.
+    pub packet: Packet,
+    /// Zero.
+    pub reserved: u32,
+}

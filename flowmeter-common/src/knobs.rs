@@ -1,0 +1,42 @@
+//! What can be set, in the kernel and on the host?
+
+/// The meter's options. In the kernel they are read-only globals, set before the programs are
+/// loaded, so that the verifier removes what is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knobs {
+    /// A flow without a packet for this long has ended; ns, 0 = one flow a packet.
+    pub idle_ns: u64,
+    /// A flow is cut at this age; ns.
+    pub active_ns: u64,
+    /// The layer of sizes and of the `bytes` columns: [`Layer`](crate::packet::Layer) as a number.
+    pub accounting: u32,
+    /// Length of the unit in which inter-arrival times are counted; ns. `NFStream`'s is 1 ms.
+    pub tick_ns: u64,
+    /// Packets of a flow whose direction, size and inter-arrival time are kept; 0 = none.
+    pub splt: u32,
+    /// First packets of a flow that are dissected; 0 = none.
+    pub n_dissections: u32,
+    /// Whether the 48 statistics' inputs are kept.
+    pub statistics: bool,
+    /// Whether UDP tunnels and GRE are looked into.
+    pub decode_tunnels: bool,
+}
+
+/// One millisecond, in ns.
+pub const MILLISECOND: u64 = 1_000_000;
+
+impl Default for Knobs {
+    /// `NFStream`'s defaults.
+    fn default() -> Self {
+        Self {
+            idle_ns: 120_000 * MILLISECOND,
+            active_ns: 1_800_000 * MILLISECOND,
+            accounting: 0,
+            tick_ns: MILLISECOND,
+            splt: 0,
+            n_dissections: 20,
+            statistics: false,
+            decode_tunnels: true,
+        }
+    }
+}
