@@ -15,7 +15,8 @@ pub enum Counter {
     SeenBytes = 1,
     /// Metered in the kernel's flow map.
     Metered = 2,
-    /// Handed to userspace to be metered there, because the flow map was full.
+    /// Handed to userspace to be metered there, because the flow map was full or the flow's record
+    /// changed hands too often while this packet waited.
     Overflowed = 3,
     /// Ignored: neither IPv4 nor IPv6.
     NonIp = 4,
@@ -31,22 +32,20 @@ pub enum Counter {
     OrphanFragment = 9,
     /// Ignored: rejected by the user's filter.
     Filtered = 10,
-    /// Lost: flow map and record ring both full.
-    LostMapFull = 11,
-    /// Lost: the flow's record changed hands too often while this packet waited.
-    LostContention = 12,
+    /// Lost: neither the flow map nor the record ring had room.
+    Lost = 11,
     /// Flows begun in the kernel's map; not packets.
-    FlowsBegun = 13,
-    /// Records handed to userspace; not packets.
-    RecordsOut = 14,
+    FlowsBegun = 12,
+    /// Records that packets handed to userspace (the sweep's are counted there); not packets.
+    RecordsOut = 13,
     /// Times a timeout had passed but the record ring was full; not packets.
-    ExpiryLate = 15,
+    ExpiryLate = 14,
     /// Packets for the dissector that found the packet ring full. They are metered all the same.
-    DissectionLost = 16,
+    DissectionLost = 15,
     /// SPLT slots that found no room. Their packets are metered all the same.
-    SpltLost = 17,
+    SpltLost = 16,
     /// Packets sent to the dissector.
-    Forwarded = 18,
+    Forwarded = 17,
 }
 
 /// Number of [`Counter`]s, and some room.

@@ -17,7 +17,15 @@ pub struct PacketEvent {
     pub number: u32,
     /// Bytes that follow.
     pub captured: u32,
+    /// Length of the IP packet on the wire. Of a super-packet, whose own header says more: of its
+    /// first segment.
+    pub ip_bytes: u32,
+    /// Number of the interface among those metered.
+    pub interface: u32,
 }
+
+/// Bytes of a packet that the kernel forwards at the most, whatever the snapshot length.
+pub const MAX_SNAPSHOT: usize = 4096;
 
 /// Value of [`RecordEvent::kind`]: a flow has ended.
 pub const KIND_RECORD: u32 = 1;
@@ -51,3 +59,19 @@ pub struct OverflowEvent {
     /// Zero.
     pub reserved: u32,
 }
+
+/// What userspace hands the reaper program, as the head of the "packet" it is run on; the keys to
+/// reap follow.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReapRequest {
+    /// The time up to which flows have ended; ns since the epoch.
+    pub now_ns: u64,
+    /// 1 to reap the flows whether they have ended or not.
+    pub force: u32,
+    /// Number of keys.
+    pub count: u32,
+}
+
+/// Keys in one [`ReapRequest`] at the most: what fits the page that a test run has.
+pub const MAX_REAP: usize = 64;

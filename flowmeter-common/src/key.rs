@@ -67,6 +67,32 @@ impl FlowKey {
         from_high
     }
 
+    /// Whether `other` is the same key. Without a `memcmp`, which BPF has only as a loop.
+    #[inline(always)]
+    pub fn same(&self, other: &Self) -> bool {
+        let [a0, a1, a2, a3] = self.low;
+        let [b0, b1, b2, b3] = other.low;
+        let [c0, c1, c2, c3] = self.high;
+        let [d0, d1, d2, d3] = other.high;
+        let addresses = (a0 ^ b0)
+            | (a1 ^ b1)
+            | (a2 ^ b2)
+            | (a3 ^ b3)
+            | (c0 ^ d0)
+            | (c1 ^ d1)
+            | (c2 ^ d2)
+            | (c3 ^ d3);
+        let words = (self.low_port ^ other.low_port)
+            | (self.high_port ^ other.high_port)
+            | (self.vlan ^ other.vlan)
+            | (self.outer_vlan ^ other.outer_vlan);
+        let bytes = (self.protocol ^ other.protocol)
+            | (self.ip_version ^ other.ip_version)
+            | (self.tunnel ^ other.tunnel)
+            | (self.interface ^ other.interface);
+        addresses | (self.vni ^ other.vni) | u32::from(words) | u32::from(bytes) == 0
+    }
+
     /// As [`Self::set`], by value.
     #[inline]
     pub fn of(p: &Packet, interface: u8) -> (Self, bool) {

@@ -1,7 +1,56 @@
 //! What can be set, in the kernel and on the host?
 
-/// The meter's options. In the kernel they are read-only globals, set before the programs are
-/// loaded, so that the verifier removes what is off.
+/// The meter's options, read one by one where they are used: in the kernel each is a read-only
+/// global, set before the programs are loaded, so that the verifier removes what is off.
+/// [`Knobs`] says what each means.
+pub trait Settings {
+    /// See [`Knobs::idle_ns`].
+    fn idle_ns(&self) -> u64;
+    /// See [`Knobs::active_ns`].
+    fn active_ns(&self) -> u64;
+    /// See [`Knobs::accounting`].
+    fn accounting(&self) -> u32;
+    /// See [`Knobs::tick_ns`]. Not 0.
+    fn tick_ns(&self) -> u64;
+    /// See [`Knobs::splt`].
+    fn splt(&self) -> u32;
+    /// See [`Knobs::statistics`].
+    fn statistics(&self) -> bool;
+}
+
+impl Settings for Knobs {
+    #[inline]
+    fn idle_ns(&self) -> u64 {
+        self.idle_ns
+    }
+
+    #[inline]
+    fn active_ns(&self) -> u64 {
+        self.active_ns
+    }
+
+    #[inline]
+    fn accounting(&self) -> u32 {
+        self.accounting
+    }
+
+    #[inline]
+    fn tick_ns(&self) -> u64 {
+        self.tick_ns
+    }
+
+    #[inline]
+    fn splt(&self) -> u32 {
+        self.splt
+    }
+
+    #[inline]
+    fn statistics(&self) -> bool {
+        self.statistics
+    }
+}
+
+/// The meter's options on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knobs {
     /// A flow without a packet for this long has ended; ns, 0 = one flow a packet.
@@ -10,7 +59,7 @@ pub struct Knobs {
     pub active_ns: u64,
     /// The layer of sizes and of the `bytes` columns: [`Layer`](crate::packet::Layer) as a number.
     pub accounting: u32,
-    /// Length of the unit in which inter-arrival times are counted; ns. `NFStream`'s is 1 ms.
+    /// Length of the unit in which inter-arrival times are counted; ns, not 0. `NFStream`'s is 1 ms.
     pub tick_ns: u64,
     /// Packets of a flow whose direction, size and inter-arrival time are kept; 0 = none.
     pub splt: u32,

@@ -1,6 +1,6 @@
 //! When does a flow end?
 
-use crate::knobs::{Knobs, MILLISECOND};
+use crate::knobs::{MILLISECOND, Settings};
 use crate::tally::Record;
 
 /// Why a flow record was closed (RFC 7012, `flowEndReason`).
@@ -43,14 +43,16 @@ const MAX_PACKETS: u64 = u32::MAX as u64 - 0x1_0000;
 /// `NFStream`'s rule, on its clock: all times in whole milliseconds, idle before active, a
 /// difference equal to the timeout has passed it.
 #[inline(always)]
-pub fn ended(r: &Record, now_ns: u64, knobs: &Knobs) -> Option<EndReason> {
+pub fn ended<S: Settings>(r: &Record, now_ns: u64, knobs: &S) -> Option<EndReason> {
     let last = r.last_ns();
     // The exact answer costs divisions; nearly always the rough one is "no".
-    if reached_roughly(last, now_ns, knobs.idle_ns) && reached(last, now_ns, knobs.idle_ns) {
+    if reached_roughly(last, now_ns, knobs.idle_ns()) && reached(last, now_ns, knobs.idle_ns()) {
         return Some(EndReason::Idle);
     }
     let first = r.first_ns();
-    if reached_roughly(first, now_ns, knobs.active_ns) && reached(first, now_ns, knobs.active_ns) {
+    if reached_roughly(first, now_ns, knobs.active_ns())
+        && reached(first, now_ns, knobs.active_ns())
+    {
         return Some(EndReason::Active);
     }
     let [forward, backward] = &r.directions;

@@ -60,6 +60,15 @@ pub struct Packet {
     pub reserved: u8,
 }
 
+impl Packet {
+    /// Bytes on the wire, of all segments.
+    #[inline(always)]
+    pub fn link_bytes(&self) -> u64 {
+        let ([last, ..], [full, ..]) = (self.sizes, self.segment_sizes);
+        u64::from(full) * u64::from(self.segments.saturating_sub(1)) + u64::from(last)
+    }
+}
+
 const _: () = assert!(size_of::<Packet>() == 108);
 
 /// Not a fragment, or an IPv6 atomic fragment (RFC 6946).

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::key::FlowKey;
-use crate::knobs::Knobs;
+use crate::knobs::Settings;
 use crate::packet::Packet;
 use crate::packet::protocol;
 use crate::splt::{Added, Slot};
@@ -103,6 +103,7 @@ pub mod mark {
 
 /// What [`Record::add`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Effect {
     /// 0 if the packet is the initiator's, 1 if the responder's.
     pub direction: u32,
@@ -126,23 +127,31 @@ impl Record {
         };
     }
 
-    /// Adds a packet seen at `now_ns`. A time before the newest is taken as the newest.
+    /// Adds a packet seen at `now_ns`, and says in `effect` what that did. A time before the newest
+    /// is taken as the newest.
     #[inline(always)]
-    pub fn add(&mut self, p: &Packet, from_high: bool, now_ns: u64, knobs: &Knobs) -> Effect {
+    pub fn add<S: Settings>(
+        &mut self,
+        p: &Packet,
+        from_high: bool,
+        now_ns: u64,
+        knobs: &S,
+        effect: &mut Effect,
+    ) {
         let reverse = u8::from(from_high) != self.initiator_is_high;
         let [forward, backward] = &mut self.directions;
         let newest_ns = forward.last_ns.max(backward.last_ns);
         let newest_tick = forward.last_tick.max(backward.last_tick);
         let before = forward.packets + backward.packets;
         let now_ns = now_ns.max(newest_ns);
-        let tick = now_ns / knobs.tick_ns;
+        let tick = tick_of(now_ns, newest_tick, knobs.tick_ns().max(1));
         let [forward_first, backward_first] = &mut self.first_ticks;
         let (d, first_tick) = if reverse {
             (backward, backward_first)
         } else {
             (forward, forward_first)
         };
-        let size = layer(&p.sizes, knobs.accounting);
+        let size = layer(&p.sizes, knobs.accounting());
 
         if d.packets == 0 {
             d.first_ns = now_ns;
@@ -151,7 +160,7 @@ impl Record {
             d.icmp_code = p.icmp_code;
             d.size_min = u32::MAX;
             d.piat_min = u64::MAX;
-        } else if knobs.statistics {
+        } else if knobs.statistics() {
             let piat = tick - d.last_tick;
             add_square(&mut d.piat_squares, piat);
             d.piat_min = d.piat_min.min(piat);
@@ -162,7 +171,7 @@ impl Record {
             self.piat_min = u64::MAX;
         } else {
             piat = tick - newest_tick;
-            if knobs.statistics {
+            if knobs.statistics() {
                 add_square(&mut self.piat_squares, piat);
                 self.piat_min = self.piat_min.min(piat);
                 self.piat_max = self.piat_max.max(piat);
@@ -178,77 +187,75 @@ impl Record {
         *b1 += u64::from(s1);
         *b2 += u64::from(s2);
         *b3 += u64::from(s3);
-        if knobs.statistics {
+        if knobs.statistics() {
             d.size_squares += u64::from(size) * u64::from(size);
             d.size_min = d.size_min.min(size);
             d.size_max = d.size_max.max(size);
         }
         if p.protocol == protocol::TCP {
             d.tcp_flags |= p.tcp_flags;
-            if knobs.statistics {
+            if knobs.statistics() {
                 tcp::count(&mut d.flags, p.tcp_flags, p.segments);
             }
         }
         if p.segments > 1 {
             let more = p.segments - 1;
             add_segments(d, p, more, knobs);
-            if knobs.statistics {
+            if knobs.statistics() {
                 d.piat_min = 0;
                 self.piat_min = 0;
             }
         }
 
-        let mut effect = Effect {
-            direction: u32::from(reverse),
-            number: before + 1,
-            splt: Added::default(),
-        };
-        if self.splt_packets < knobs.splt {
-            effect.splt = self.add_splt(p, reverse, piat, size, knobs);
+        effect.direction = u32::from(reverse);
+        effect.number = before + 1;
+        effect.splt.count = 0;
+        if self.splt_packets < knobs.splt() {
+            self.add_splt(p, reverse, piat, size, knobs, &mut effect.splt);
         }
-        effect
     }
 
     /// Takes room for the slots of `p` and says what to write there.
     #[inline(always)]
-    fn add_splt(
+    fn add_splt<S: Settings>(
         &mut self,
         p: &Packet,
         reverse: bool,
         piat: u64,
         size: u32,
-        knobs: &Knobs,
-    ) -> Added {
+        knobs: &S,
+        added: &mut Added,
+    ) {
         let top = if reverse { Slot::REVERSE } else { 0 };
-        let mut added = Added {
-            index: self.splt_slots,
-            ..Added::default()
-        };
-        let mut left = knobs.splt - self.splt_packets;
-        let last = Slot {
-            piat,
-            size_direction: size | top,
-            repeat: 1,
-        };
+        added.index = self.splt_slots;
+        added.count = 1;
+        let [first, second] = &mut added.slots;
         if p.segments > 1 {
-            let full = layer(&p.segment_sizes, knobs.accounting);
+            let full = layer(&p.segment_sizes, knobs.accounting());
+            let left = knobs.splt() - self.splt_packets;
             let run = (p.segments - 1).min(left);
-            left -= run;
-            let first = Slot {
+            *first = Slot {
                 piat,
                 size_direction: full | top,
                 repeat: run,
             };
-            added.slots = [first, Slot { piat: 0, ..last }];
-            added.count = 1 + left.min(1);
-            self.splt_packets += run + left.min(1);
+            *second = Slot {
+                piat: 0,
+                size_direction: size | top,
+                repeat: 1,
+            };
+            let last = (left - run).min(1);
+            added.count += last;
+            self.splt_packets += run + last;
         } else {
-            added.slots = [last, Slot::default()];
-            added.count = 1;
+            *first = Slot {
+                piat,
+                size_direction: size | top,
+                repeat: 1,
+            };
             self.splt_packets += 1;
         }
         self.splt_slots += added.count;
-        added
     }
 
     /// Time of the newest packet; ns since the epoch.
@@ -276,7 +283,7 @@ impl Record {
 /// Adds the `more` equal segments of a super-packet that precede its last one: all at one
 /// instant, so `more` inter-arrival times of 0.
 #[inline(always)]
-fn add_segments(d: &mut Direction, p: &Packet, more: u32, knobs: &Knobs) {
+fn add_segments<S: Settings>(d: &mut Direction, p: &Packet, more: u32, knobs: &S) {
     let more = u64::from(more);
     d.packets += more;
     let [b0, b1, b2, b3] = &mut d.bytes;
@@ -285,12 +292,27 @@ fn add_segments(d: &mut Direction, p: &Packet, more: u32, knobs: &Knobs) {
     *b1 += u64::from(s1) * more;
     *b2 += u64::from(s2) * more;
     *b3 += u64::from(s3) * more;
-    if knobs.statistics {
-        let size = layer(&p.segment_sizes, knobs.accounting);
+    if knobs.statistics() {
+        let size = layer(&p.segment_sizes, knobs.accounting());
         d.size_squares += u64::from(size) * u64::from(size) * more;
         d.size_min = d.size_min.min(size);
         d.size_max = d.size_max.max(size);
     }
+}
+
+/// `now_ns` in whole ticks, given a tick that is not after it. The same as `now_ns / tick_ns`, and
+/// mostly without a 64-bit division, which is the dearest instruction here.
+#[inline(always)]
+fn tick_of(now_ns: u64, earlier: u64, tick_ns: u64) -> u64 {
+    let since = now_ns.wrapping_sub(earlier.wrapping_mul(tick_ns));
+    if since < tick_ns {
+        return earlier;
+    }
+    if since >> 32 == 0 {
+        // Here tick_ns <= since, so both fit 32 bits.
+        return earlier + u64::from(since as u32 / (tick_ns as u32).max(1));
+    }
+    now_ns / tick_ns.max(1)
 }
 
 /// The size at the layer of the accounting mode.

@@ -1,0 +1,78 @@
+//! The kernel half of flowmeter: entry points only.
+//!
+//! Ingress is XDP, or tc where a driver has no native XDP; egress is tc, since XDP sees only what
+//! arrives. Every program passes every packet on. [`meter`] says what happens in between.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod maps;
+mod meter;
+mod packet;
+mod parse;
+mod reap;
+
+use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+use crate::packet::{TcFrame, XdpFrame};
+
+/// Meters what arrives.
+#[xdp(frags)]
+pub fn flowmeter_xdp(ctx: XdpContext) -> u32 {
+    let _ = meter::meter(&XdpFrame::new(&ctx));
+    XDP_PASS
+}
+
+/// Meters what arrives on interfaces without native XDP.
+#[classifier]
+pub fn flowmeter_tc_in(ctx: TcContext) -> i32 {
+    let _ = meter::meter(&TcFrame::<0>::new(&ctx));
+    TC_ACT_UNSPEC
+}
+
+/// Meters what leaves.
+#[classifier]
+pub fn flowmeter_tc_out(ctx: TcContext) -> i32 {
+    let _ = meter::meter(&TcFrame::<1>::new(&ctx));
+    TC_ACT_UNSPEC
+}
+
+/// Takes ended flows out of the map. Run by userspace, never attached.
+#[xdp]
+pub fn flowmeter_reap(ctx: XdpContext) -> u32 {
+    reap::reap(&ctx).unwrap_or(0)
+}
+
+/// Parses only and leaves the verdict in `PARSED`. For tests and benchmarks, never attached.
+#[xdp(frags)]
+pub fn flowmeter_parse(ctx: XdpContext) -> u32 {
+    let _ = parse::verdict(&XdpFrame::new(&ctx));
+    XDP_PASS
+}
+
+/// As [`flowmeter_parse`], of a socket buffer.
+#[classifier]
+pub fn flowmeter_tc_parse(ctx: TcContext) -> i32 {
+    let _ = parse::verdict(&TcFrame::<0>::new(&ctx));
+    TC_ACT_UNSPEC
+}
+
+/// Does nothing: the floor that benchmarks compare with. Never attached.
+#[xdp(frags)]
+pub fn flowmeter_pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// A panic that survives compilation is an endless loop, so the verifier refuses the program.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

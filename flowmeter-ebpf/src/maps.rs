@@ -1,0 +1,216 @@
+//! Which maps and settings do the programs have?
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::bpf_spin_lock;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
+use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent};
+use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::Settings;
+use flowmeter_common::packet::Packet;
+use flowmeter_common::parse::{Walk, next};
+use flowmeter_common::splt::{Chunk, ChunkKey};
+use flowmeter_common::tally::{Effect, Record};
+
+use crate::packet::Window;
+
+/// A flow in the map. Both directions of a flow run on different CPUs, and inter-arrival times
+/// need them in order, hence the lock.
+#[repr(C)]
+pub struct Flow {
+    pub lock: bpf_spin_lock,
+    /// [`LIVE`] or [`GONE`].
+    pub state: u32,
+    pub record: Record,
+}
+
+/// The record is the flow's.
+pub const LIVE: u32 = 0;
+/// The reaper has taken the record; look the flow up again.
+pub const GONE: u32 = 1;
+
+/// A [`Flow`] in a map that may not hold a lock.
+#[repr(C)]
+pub struct NewFlow {
+    pub lock: u32,
+    pub state: u32,
+    pub record: Record,
+}
+
+const _: () = assert!(size_of::<Flow>() == size_of::<NewFlow>());
+
+/// Room that does not fit the 512 bytes of stack.
+#[repr(C)]
+pub struct Scratch {
+    pub walk: Walk,
+    /// Number of the interface among those metered.
+    pub interface: u32,
+    /// Time of the packet; ns since the epoch.
+    pub now: u64,
+    /// 0 at ingress, 1 at egress.
+    pub hook: u32,
+    /// Of the reaper: 1 to take flows that have not ended.
+    pub force: u32,
+    /// The flow's record.
+    pub uid: u64,
+    /// What the packet did to it.
+    pub effect: Effect,
+    /// 1 if the packet's source is the high end of the key.
+    pub from_high: u32,
+    /// Marks to set on the record.
+    pub marks: u32,
+    pub key: FlowKey,
+    pub window: Window,
+    pub new: NewFlow,
+    /// Flows that this CPU has begun.
+    pub begun: u64,
+    pub chunk_key: ChunkKey,
+    pub chunk: Chunk,
+    pub fragment_key: FragmentKey,
+    pub event: PacketEvent,
+    pub bytes: [u8; MAX_SNAPSHOT],
+}
+
+/// The bidirectional flows. Not LRU: that refuses locks and evicts silently.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, 131_072> = HashMap::new();
+
+/// SPLT slots, all memory taken at the start: for short sequences.
+#[btf_map]
+pub static SPLT: HashMap<ChunkKey, Chunk, 1> = HashMap::new();
+
+/// SPLT slots, memory taken as flows need it: for long sequences. 1 is `BPF_F_NO_PREALLOC`.
+#[btf_map]
+pub static SPLT_SPARSE: HashMap<ChunkKey, Chunk, 1, 1> = HashMap::new();
+
+/// Ended flows, and packets that found no room.
+#[btf_map]
+pub static RECORDS: RingBuf<[u8; 8], 16_777_216> = RingBuf::new();
+
+/// First packets of flows, for the dissector.
+#[btf_map]
+pub static PACKETS: RingBuf<[u8; 8], 33_554_432> = RingBuf::new();
+
+/// Ports of fragmented datagrams. Forgetting is harmless, and counted where it is not.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_DATAGRAMS> = LruHashMap::new();
+
+/// By interface * 2 + hook.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES * HOOKS }> = PerCpuArray::new();
+
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Interfaces but the first: what [`FIRST_IFINDEX`] and [`FIRST_LINK`] say of that.
+#[btf_map]
+pub static INTERFACES: HashMap<u32, Interface, MAX_INTERFACES> = HashMap::new();
+
+/// What the parse-only programs found.
+#[btf_map]
+pub static PARSED: Array<Parsed, 1> = Array::new();
+
+/// An interface that is metered.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Interface {
+    /// Its number among those metered.
+    pub number: u32,
+    /// What its frames start with, see [`next`].
+    pub link: u32,
+}
+
+/// A verdict.
+#[repr(C)]
+pub struct Parsed {
+    /// 0, or a [`Reject`](flowmeter_common::packet::Reject).
+    pub reject: u32,
+    /// 1 if the fast path was enough.
+    pub fast: u32,
+    pub packet: Packet,
+}
+
+macro_rules! globals {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)*) => {
+        $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<$type> = Global::new($default);)*
+    };
+}
+
+globals! {
+    /// Wall clock minus the kernel's monotonic clock; ns.
+    WALL_OFFSET: u64 = 0;
+    /// See [`flowmeter_common::knobs::Knobs`] for this one and those below.
+    IDLE_NS: u64 = 120_000_000_000;
+    ACTIVE_NS: u64 = 1_800_000_000_000;
+    TICK_NS: u64 = 1_000_000;
+    ACCOUNTING: u32 = 0;
+    SPLT_PACKETS: u32 = 0;
+    N_DISSECTIONS: u32 = 0;
+    STATISTICS: u32 = 0;
+    DECODE_TUNNELS: u32 = 1;
+    /// 1 if SPLT slots are in [`SPLT_SPARSE`].
+    SPARSE: u32 = 0;
+    /// Bytes of a packet that are forwarded to the dissector.
+    SNAPSHOT: u32 = 1536;
+    /// Index of the first interface.
+    FIRST_IFINDEX: u32 = 1;
+    /// What the first interface's frames start with.
+    FIRST_LINK: u32 = next::ETHERNET;
+    /// 1 if there is more than one interface.
+    MANY: u32 = 0;
+    /// 1 to log what happens, for debugging.
+    LOG: u32 = 0;
+}
+
+/// The settings. Each is a constant to the verifier, which removes what is off.
+pub struct Globals;
+
+impl Settings for Globals {
+    #[inline(always)]
+    fn idle_ns(&self) -> u64 {
+        IDLE_NS.load()
+    }
+
+    #[inline(always)]
+    fn active_ns(&self) -> u64 {
+        ACTIVE_NS.load()
+    }
+
+    #[inline(always)]
+    fn accounting(&self) -> u32 {
+        ACCOUNTING.load()
+    }
+
+    #[inline(always)]
+    fn tick_ns(&self) -> u64 {
+        TICK_NS.load()
+    }
+
+    #[inline(always)]
+    fn splt(&self) -> u32 {
+        SPLT_PACKETS.load()
+    }
+
+    #[inline(always)]
+    fn statistics(&self) -> bool {
+        STATISTICS.load() != 0
+    }
+}
+
+/// The number of an interface and what its frames start with; `None` if it is not metered.
+#[inline(always)]
+pub fn interface(ifindex: u32) -> Option<Interface> {
+    if ifindex == FIRST_IFINDEX.load() {
+        return Some(Interface {
+            number: 0,
+            link: FIRST_LINK.load(),
+        });
+    }
+    if MANY.load() == 0 {
+        return None;
+    }
+    // SAFETY: userspace writes the map before the programs are attached, and not afterwards.
+    unsafe { INTERFACES.get(&ifindex) }.copied()
+}

@@ -1,0 +1,518 @@
+//! What happens to a packet?
+//!
+//! It is parsed, counted in its flow's record under the record's lock, and passed on. A record
+//! whose timeout has passed is handed to userspace first and begun anew; a packet that finds no
+//! room is handed to userspace as such. Whatever happens is counted.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_map_update_elem, bpf_ringbuf_output,
+    bpf_spin_lock, bpf_spin_unlock,
+};
+use flowmeter_common::counter::{Counter, Counters};
+use flowmeter_common::event::{
+    KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, RecordEvent,
+};
+use flowmeter_common::fragment::Ports;
+use flowmeter_common::lifetime;
+use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_NONE, Reject, protocol};
+use flowmeter_common::segment;
+use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
+use flowmeter_common::tally::{Record, mark};
+
+use crate::maps::{
+    COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS, SNAPSHOT,
+    SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
+};
+use crate::packet::{Frame, opaque};
+use crate::parse;
+
+/// How often a packet looks its flow up anew after the record went to somebody else.
+const MAX_TRIES: u32 = 4;
+
+/// Meters one packet.
+#[inline(always)]
+pub fn meter<F: Frame>(frame: &F) -> Option<()> {
+    let interface = interface(frame.ifindex())?;
+    let scratch = parse::scratch()?;
+    // SAFETY: has no preconditions.
+    scratch.now = unsafe { bpf_ktime_get_ns() } + WALL_OFFSET.load();
+    scratch.interface = interface.number;
+    scratch.hook = F::HOOK;
+    let length = frame.length();
+
+    let verdict = parse::parse(frame, interface.link, length, scratch);
+    if let Some(offload) = frame.offload() {
+        segment::split(&mut scratch.walk.packet, offload);
+    }
+    if let Some(tag) = frame.tag() {
+        add_tag(scratch, tag);
+    }
+    if let Err(why) = verdict {
+        ignore(scratch, why);
+        return None;
+    }
+    if flowmeter_update() == FORWARD {
+        forward(frame, scratch, length);
+    }
+    Some(())
+}
+
+/// Counts a packet that is not metered.
+#[inline(always)]
+fn ignore(scratch: &Scratch, why: Reject) -> Option<()> {
+    let packets = u64::from(scratch.walk.packet.segments);
+    let counters = counters(scratch)?;
+    counters.add(Counter::Seen, packets);
+    counters.add(Counter::SeenBytes, scratch.walk.packet.link_bytes());
+    let index = opaque(Counter::from(why) as u64) as usize;
+    // "R8 max value is outside of the allowed memory range": LLVM knows the enum's range, the
+    // verifier does not, so the bound is written out on a hidden value.
+    if let Some(value) = counters.values.get_mut(index) {
+        *value = value.wrapping_add(packets);
+    }
+    Some(())
+}
+
+/// What [`flowmeter_update`] says if the dissector wants the packet.
+const FORWARD: u32 = 1;
+
+/// Counts the packet in this CPU's scratch in its flow. A global function, so that the verifier
+/// does not multiply the ways through the parser with the ways through here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_update() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return 0;
+    };
+    count(scratch).unwrap_or(0)
+}
+
+#[inline(always)]
+fn count(scratch: &mut Scratch) -> Option<u32> {
+    let packets = u64::from(scratch.walk.packet.segments);
+    let counters = counters(scratch)?;
+    counters.add(Counter::Seen, packets);
+    counters.add(Counter::SeenBytes, scratch.walk.packet.link_bytes());
+    if scratch.walk.packet.fragment != FRAGMENT_NONE && !join_fragment(scratch) {
+        counters.add(Counter::OrphanFragment, packets);
+        return None;
+    }
+    scratch.from_high = u32::from(
+        scratch
+            .key
+            .set(&scratch.walk.packet, scratch.interface as u8),
+    );
+    if update(scratch) != DONE {
+        let counter = if overflow(scratch) {
+            Counter::Overflowed
+        } else {
+            Counter::Lost
+        };
+        counters.add(counter, packets);
+        return None;
+    }
+    counters.add(Counter::Metered, packets);
+    if scratch.effect.splt.count != 0 {
+        flowmeter_write_splt();
+    }
+    if scratch.effect.number > u64::from(N_DISSECTIONS.load()) {
+        return None;
+    }
+    Some(FORWARD)
+}
+
+/// The counters of the packet's interface and direction.
+#[inline(always)]
+fn counters(scratch: &Scratch) -> Option<&'static mut Counters> {
+    // SAFETY: the counters are this CPU's alone.
+    COUNTERS
+        .get_ptr_mut(scratch.interface * 2 + scratch.hook)
+        .map(|c| unsafe { &mut *c })
+}
+
+/// Adds the VLAN tag that the kernel keeps beside the packet: the outermost, with its 4 bytes.
+#[inline(always)]
+fn add_tag(scratch: &mut Scratch, tag: u16) {
+    let p = &mut scratch.walk.packet;
+    let id = tag & 0x0fff;
+    if id != 0 {
+        if p.vlan == 0 {
+            p.vlan = id;
+        } else {
+            p.outer_vlan = id;
+        }
+    }
+    p.sizes[0] += 4;
+    if p.segments > 1 {
+        p.segment_sizes[0] += 4;
+    }
+}
+
+/// Gives a later fragment the ports of the first; notes those of a first. False if they are not
+/// known.
+#[inline(always)]
+fn join_fragment(scratch: &mut Scratch) -> bool {
+    let interface = scratch.interface as u8;
+    let p = &mut scratch.walk.packet;
+    if !matches!(p.protocol, protocol::TCP | protocol::UDP) {
+        return true; // no ports to know
+    }
+    scratch.fragment_key.set(p, interface);
+    if p.fragment == FRAGMENT_FIRST {
+        let ports = Ports {
+            src_port: p.src_port,
+            dst_port: p.dst_port,
+        };
+        let _ = FRAGMENTS.insert(&scratch.fragment_key, &ports, 0);
+        return true;
+    }
+    // SAFETY: a value that is overwritten meanwhile is that of another datagram with the same id,
+    // which no receiver could tell apart either.
+    match unsafe { FRAGMENTS.get(&scratch.fragment_key) } {
+        Some(ports) => {
+            p.src_port = ports.src_port;
+            p.dst_port = ports.dst_port;
+            true
+        }
+        None => false,
+    }
+}
+
+/// The packet is counted in its flow.
+const DONE: u32 = 0;
+/// The flow changed hands meanwhile: look it up anew.
+const RETRY: u32 = 1;
+/// There is no room for another flow.
+const NO_ROOM: u32 = 2;
+
+/// Counts the packet in its flow, which it may begin.
+#[inline(always)]
+fn update(scratch: &mut Scratch) -> u32 {
+    let mut outcome = RETRY;
+    for _ in 0..MAX_TRIES {
+        outcome = match FLOWS.get_ptr_mut(&scratch.key) {
+            // SAFETY: the element is the map's. Read without the lock this is a guess, to be made
+            // sure under it. Since a record's last time only grows, "not ended" needs no second
+            // look.
+            Some(flow) => {
+                match lifetime::ended(unsafe { &(*flow).record }, scratch.now, &Globals) {
+                    None => add(flow, scratch, 0),
+                    Some(_) => flowmeter_expire(),
+                }
+            }
+            None => flowmeter_begin(),
+        };
+        if outcome != RETRY {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Begins a flow with the packet in this CPU's scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_begin() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return NO_ROOM;
+    };
+    let uid = next_uid(scratch);
+    let from_high = scratch.from_high != 0;
+    let new = &mut scratch.new;
+    new.lock = 0;
+    new.state = LIVE;
+    new.record
+        .begin(&scratch.key, uid, &scratch.walk.packet, from_high);
+    new.record.add(
+        &scratch.walk.packet,
+        from_high,
+        scratch.now,
+        &Globals,
+        &mut scratch.effect,
+    );
+    scratch.uid = uid;
+    // SAFETY: key and value are of the map's types; `NewFlow` has `Flow`'s layout.
+    let failed = unsafe {
+        bpf_map_update_elem(
+            (&raw const FLOWS).cast_mut().cast(),
+            (&raw const scratch.key).cast(),
+            (&raw const *new).cast(),
+            u64::from(BPF_NOEXIST),
+        )
+    };
+    match failed {
+        0 => {
+            if let Some(counters) = counters(scratch) {
+                counters.add(Counter::FlowsBegun, 1);
+            }
+            DONE
+        }
+        EEXIST | EBUSY => RETRY,
+        _ => NO_ROOM,
+    }
+}
+
+const EEXIST: i64 = -17;
+const EBUSY: i64 = -16;
+
+/// A number that no other record has: the CPU's and a count on it.
+#[inline(always)]
+fn next_uid(scratch: &mut Scratch) -> u64 {
+    scratch.begun += 1;
+    // SAFETY: has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    u64::from(cpu) << 48 | scratch.begun & 0xffff_ffff_ffff
+}
+
+/// Counts the packet in the record, if that is still the flow's.
+#[inline(always)]
+fn add(flow: *mut Flow, scratch: &mut Scratch, marks: u8) -> u32 {
+    let mut outcome = RETRY;
+    // SAFETY: the element is the map's, and it is this program's between lock and unlock.
+    unsafe {
+        bpf_spin_lock(&raw mut (*flow).lock);
+        let record = &mut (*flow).record;
+        if (*flow).state == LIVE && record.key.same(&scratch.key) {
+            record.marks |= marks;
+            let from_high = scratch.from_high != 0;
+            record.add(
+                &scratch.walk.packet,
+                from_high,
+                scratch.now,
+                &Globals,
+                &mut scratch.effect,
+            );
+            scratch.uid = record.uid;
+            outcome = DONE;
+        }
+        bpf_spin_unlock(&raw mut (*flow).lock);
+    }
+    outcome
+}
+
+/// Hands the ended record of the packet in this CPU's scratch to userspace and begins the next
+/// one in its place with this packet. Where the ring is full, the record goes on, marked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_expire() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return RETRY;
+    };
+    let Some(counters) = counters(scratch) else {
+        return RETRY;
+    };
+    let Some(mut entry) = RECORDS.reserve_untyped::<RecordEvent>(0) else {
+        counters.add(Counter::ExpiryLate, 1);
+        let Some(flow) = FLOWS.get_ptr_mut(&scratch.key) else {
+            return RETRY;
+        };
+        return add(flow, scratch, mark::LATE_EXPIRY);
+    };
+    let event = entry.as_mut_ptr();
+    let Some(flow) = FLOWS.get_ptr_mut(&scratch.key) else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        return RETRY;
+    };
+    let uid = next_uid(scratch);
+    let from_high = scratch.from_high != 0;
+    let mut reason = 0;
+    let mut outcome = RETRY;
+    // SAFETY: the element is the map's, and it is this program's between lock and unlock; the
+    // event is this program's until it is submitted or discarded.
+    unsafe {
+        bpf_spin_lock(&raw mut (*flow).lock);
+        let record = &mut (*flow).record;
+        if (*flow).state == LIVE && record.key.same(&scratch.key) {
+            if let Some(why) = lifetime::ended(record, scratch.now, &Globals) {
+                reason = why as u32;
+                copy_record(&raw mut (*event).record, record);
+                record.begin(&scratch.key, uid, &scratch.walk.packet, from_high);
+            }
+            record.add(
+                &scratch.walk.packet,
+                from_high,
+                scratch.now,
+                &Globals,
+                &mut scratch.effect,
+            );
+            scratch.uid = record.uid;
+            outcome = DONE;
+        }
+        bpf_spin_unlock(&raw mut (*flow).lock);
+        if reason == 0 {
+            entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        } else {
+            (*event).kind = KIND_RECORD;
+            (*event).reason = reason;
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+            counters.add(Counter::RecordsOut, 1);
+            counters.add(Counter::FlowsBegun, 1);
+        }
+    }
+    outcome
+}
+
+/// Hands the packet to userspace, to be metered there.
+#[inline(always)]
+fn overflow(scratch: &Scratch) -> bool {
+    let Some(mut entry) = RECORDS.reserve_untyped::<OverflowEvent>(0) else {
+        return false;
+    };
+    // SAFETY: the event is this program's until it is submitted; all of it is written.
+    unsafe {
+        let event = entry.as_mut_ptr();
+        (*event).kind = KIND_OVERFLOW;
+        (*event).interface = scratch.interface;
+        (*event).time_ns = scratch.now;
+        (*event).packet = scratch.walk.packet;
+        (*event).reserved = 0;
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
+}
+
+/// Writes the SPLT slots of the packet in this CPU's scratch. They are this packet's alone, so no
+/// lock is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_write_splt() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return 0;
+    };
+    let Added {
+        index,
+        count,
+        slots: [first, second],
+    } = scratch.effect.splt;
+    let mut lost = u32::from(!write_slot(scratch, index, first));
+    if count > 1 {
+        lost |= u32::from(!write_slot(scratch, index + 1, second));
+    }
+    if lost != 0 {
+        if let Some(counters) = counters(scratch) {
+            counters.add(Counter::SpltLost, 1);
+        }
+        scratch.marks = u32::from(mark::SPLT_LOST);
+        flowmeter_mark();
+    }
+    lost
+}
+
+#[inline(always)]
+fn write_slot(scratch: &mut Scratch, index: u32, slot: Slot) -> bool {
+    let position = index as usize % CHUNK_SLOTS;
+    scratch.chunk_key.uid = scratch.uid;
+    scratch.chunk_key.chunk = index / CHUNK_SLOTS as u32;
+    let chunk = if SPARSE.load() != 0 {
+        SPLT_SPARSE.get_ptr_mut(&scratch.chunk_key)
+    } else {
+        SPLT.get_ptr_mut(&scratch.chunk_key)
+    };
+    if let Some(chunk) = chunk {
+        // SAFETY: the element is the map's; position is below CHUNK_SLOTS.
+        unsafe { *(&raw mut (*chunk).slots).cast::<Slot>().add(position) = slot };
+        return true;
+    }
+    // Other slots of a new chunk are zero: not written.
+    // SAFETY: position is below CHUNK_SLOTS.
+    let place = unsafe { (&raw mut scratch.chunk.slots).cast::<Slot>().add(position) };
+    // SAFETY: as above.
+    unsafe { *place = slot };
+    let inserted = if SPARSE.load() != 0 {
+        SPLT_SPARSE.insert(&scratch.chunk_key, &scratch.chunk, u64::from(BPF_NOEXIST))
+    } else {
+        SPLT.insert(&scratch.chunk_key, &scratch.chunk, u64::from(BPF_NOEXIST))
+    };
+    // SAFETY: as above.
+    unsafe { *place = Slot::default() };
+    inserted.is_ok()
+}
+
+/// Sets the marks in this CPU's scratch on the record of its packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_mark() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return 0;
+    };
+    let Some(flow) = FLOWS.get_ptr_mut(&scratch.key) else {
+        return 0;
+    };
+    // SAFETY: the element is the map's, and it is this program's between lock and unlock.
+    unsafe {
+        bpf_spin_lock(&raw mut (*flow).lock);
+        if (*flow).state == LIVE && (*flow).record.uid == scratch.uid {
+            (*flow).record.marks |= scratch.marks as u8;
+        }
+        bpf_spin_unlock(&raw mut (*flow).lock);
+    }
+    0
+}
+
+/// Copies a record, in words: `memcpy` is a loop over bytes here.
+///
+/// # Safety
+/// `to` must be valid for writes.
+#[inline(always)]
+pub unsafe fn copy_record(to: *mut Record, from: &Record) {
+    let (to, from) = (to.cast::<u64>(), (&raw const *from).cast::<u64>());
+    for i in 0..size_of::<Record>() / 8 {
+        // SAFETY: both are a record long. Volatile, or LLVM makes a memcpy of it.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+    }
+}
+
+/// Sends the packet to the dissector, from its innermost IP header on.
+#[inline(always)]
+fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()> {
+    let counters = counters(scratch)?;
+    let p = &scratch.walk.packet;
+    let offset = u32::from(p.network_offset);
+    // Of a super-packet the dissector gets the first segment, as it is on the wire.
+    let ip_bytes = if p.segments > 1 {
+        p.segment_sizes[1]
+    } else {
+        p.sizes[1]
+    };
+    let mut n = u64::from(
+        length
+            .saturating_sub(offset)
+            .min(ip_bytes)
+            .min(SNAPSHOT.load()),
+    );
+    n = opaque(n);
+    if n > MAX_SNAPSHOT as u64 {
+        n = MAX_SNAPSHOT as u64;
+    }
+    if n < 1 {
+        return None;
+    }
+    scratch.event = PacketEvent {
+        uid: scratch.uid,
+        time_ns: scratch.now,
+        number: scratch.effect.number as u32,
+        captured: n as u32,
+        ip_bytes,
+        interface: u32::from(scratch.key.interface),
+    };
+    // SAFETY: n is within 1 and MAX_SNAPSHOT; `bytes` stands right behind `event` and both are in
+    // one map value, so the ring takes them in one piece.
+    let sent = unsafe {
+        frame.copy(offset, scratch.bytes.as_mut_ptr(), n as u32)
+            && bpf_ringbuf_output(
+                (&raw const PACKETS).cast_mut().cast(),
+                (&raw mut scratch.event).cast(),
+                n + size_of::<PacketEvent>() as u64,
+                u64::from(BPF_RB_NO_WAKEUP),
+            ) == 0
+    };
+    if sent {
+        counters.add(Counter::Forwarded, 1);
+    } else {
+        counters.add(Counter::DissectionLost, 1);
+        scratch.marks = u32::from(mark::DISSECTION_LOST);
+        flowmeter_mark();
+    }
+    Some(())
+}
