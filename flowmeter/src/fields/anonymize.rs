@@ -3,11 +3,12 @@
 //! As `NFStream` does it: by the keyed BLAKE2b-512 digest (RFC 7693) of its text. Without the key
 //! the few billion IPv4 addresses cannot be tried out.
 
-use blake2::Blake2bMac512;
-use blake2::digest::{KeyInit, Mac};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+
+use blake2::Blake2bMac512;
+use blake2::digest::{KeyInit, Mac};
 
 use super::Value;
 
@@ -77,5 +78,47 @@ impl Digest {
     /// As text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `hashlib.blake2b(value, digest_size=64, key=key).hexdigest()`.
+    #[test]
+    fn digests_are_pythons() {
+        let key: Vec<u8> = (0..64).collect();
+        for (key, value, expected) in [
+            (
+                &key[..],
+                Value::Ip([192, 0, 2, 7].into()),
+                "7125fc1318eb9706a17fda705cfa4a9a1ed378f7608f3f09f8949c0be6c92b644144db67bd8e255c039d62a161ec8167db8850b300c82d11f49ec8f875b5bb1e",
+            ),
+            (
+                &[b'k'; 16],
+                Value::U64(40_000),
+                "0550087eadd8f4449de038cdfa1613466a201bfcfb8921d5721bf736fa73bd7f549560a697b7da6931eb72d5e122b7d33f1245de66971173069c585af0a6052e",
+            ),
+        ] {
+            let anonymizer = Anonymizer::with_key(key).expect("a key of allowed length");
+            assert_eq!(anonymizer.digest(&value).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn keys_of_other_lengths_are_refused() {
+        for length in [0, 15, 65] {
+            assert!(Anonymizer::with_key(&vec![1; length]).is_err());
+        }
+    }
+
+    #[test]
+    fn random_keys_differ() {
+        let digest = || {
+            let anonymizer = Anonymizer::random().expect("the kernel has random bytes");
+            anonymizer.digest(&Value::U64(1)).as_str().to_owned()
+        };
+        assert_ne!(digest(), digest());
     }
 }

@@ -124,3 +124,61 @@ fn find(name: &str) -> Result<&'static Column, UnknownColumn> {
         .find(|column| column.name == name)
         .ok_or_else(|| UnknownColumn::Unknown(name.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use flowmeter_common::knobs::Knobs;
+    use flowmeter_common::packet::Layer;
+
+    use super::*;
+    use crate::fields::TimeUnit;
+    use crate::record::example;
+
+    fn schema() -> Schema {
+        Schema::new(Options {
+            accounting: Layer::Link,
+            unit: TimeUnit::Ms,
+            statistics: false,
+            splt: 0,
+            dissection: true,
+            tunnels: true,
+            visibility: false,
+            extras: false,
+        })
+    }
+
+    fn texts(schema: &Schema) -> Vec<String> {
+        let mut texts = Vec::new();
+        schema.visit(&example::handshake(&Knobs::default()), |value| {
+            let mut text = Vec::new();
+            value.push_text(&mut text);
+            texts.push(String::from_utf8_lossy(&text).into_owned());
+        });
+        texts
+    }
+
+    #[test]
+    fn nfstream_alone_has_its_columns_alone() {
+        let last = schema().columns().last().map(|c| c.name);
+        assert_eq!(last, Some("content_type"));
+    }
+
+    #[test]
+    fn selection_orders() {
+        let schema = schema()
+            .select(&["dst_port", "src_ip"])
+            .expect("both exist");
+        assert_eq!(texts(&schema), ["443", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn anonymous_values_are_digests_and_null_stays_null() {
+        let key = Anonymizer::with_key(&[7; 64]).expect("64 bytes are a key");
+        let schema = schema()
+            .select(&["src_ip", "src_port", "application_name"])
+            .and_then(|s| s.anonymize(&["src_ip", "application_name", "splt_ps"], key.clone()))
+            .expect("all exist");
+        let hidden = key.digest(&Value::Str("10.0.0.1")).as_str().to_owned();
+        assert_eq!(texts(&schema), [hidden.as_str(), "40000", ""]);
+    }
+}

@@ -171,3 +171,114 @@ fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
         out.push(DIGITS[usize::from(byte & 15)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: Value) -> String {
+        let mut out = Vec::new();
+        value.push_text(&mut out);
+        String::from_utf8(out).expect("text is UTF-8")
+    }
+
+    fn json(value: Value) -> String {
+        let mut out = Vec::new();
+        value.push_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    fn list(slots: &[Slot], length: u32, part: Part) -> Value<'_> {
+        Value::List(List {
+            slots,
+            length,
+            part,
+            unit: TimeUnit::Ms,
+        })
+    }
+
+    #[test]
+    fn addresses_are_written_as_inet_ntop_does() {
+        for address in [
+            "0.0.0.0",
+            "203.0.113.9",
+            "::",
+            "::1",
+            "::ffff",
+            "::1.2.3.4",
+            "::ffff:1.2.3.4",
+            "::ffff:0:102:304",
+            "64:ff9b::102:304",
+            "1:0:0:2::3",
+            "2001:db8:0:1:1:1:1:1",
+            "fe80::1:2:3",
+        ] {
+            let ip: IpAddr = address.parse().expect("an address");
+            assert_eq!(text(Value::Ip(ip)), address);
+            assert_eq!(json(Value::Ip(ip)), format!("\"{address}\""));
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (x, written) in [
+            (86.0, "86.0"),
+            (0.1, "0.1"),
+            (1.0 / 3.0, "0.3333333333333333"),
+        ] {
+            assert_eq!(json(Value::F64(x)), written);
+        }
+        assert_eq!(json(Value::U64(u64::MAX)), "18446744073709551615");
+        assert_eq!(json(Value::I64(-1)), "-1");
+        assert_eq!(
+            (json(Value::Null), text(Value::Null)),
+            ("null".into(), String::new())
+        );
+        assert_eq!(
+            (json(Value::Bool(true)), text(Value::Bool(true))),
+            ("true".into(), "True".into())
+        );
+    }
+
+    #[test]
+    fn runs_become_packets() {
+        let runs = [
+            Slot {
+                piat: 0,
+                size_direction: 60,
+                repeat: 1,
+            },
+            Slot {
+                piat: 7,
+                size_direction: 1_514 | Slot::REVERSE,
+                repeat: 3,
+            },
+        ];
+        assert_eq!(json(list(&runs, 6, Part::Direction)), "[0,1,1,1,-1,-1]");
+        assert_eq!(
+            json(list(&runs, 6, Part::Size)),
+            "[60,1514,1514,1514,-1,-1]"
+        );
+        assert_eq!(json(list(&runs, 6, Part::Piat)), "[0,7,0,0,-1,-1]");
+        assert_eq!(text(list(&runs, 2, Part::Size)), "[60, 1514]");
+        assert_eq!(json(list(&[], 2, Part::Size)), "[-1,-1]");
+    }
+
+    #[test]
+    fn lost_slot_ends_the_list() {
+        let runs = [
+            Slot {
+                piat: 0,
+                size_direction: 60,
+                repeat: 1,
+            },
+            Slot::default(),
+            Slot {
+                piat: 7,
+                size_direction: 61,
+                repeat: 1,
+            },
+        ];
+        assert_eq!(json(list(&runs, 3, Part::Size)), "[60,-1,-1]");
+    }
+}

@@ -118,3 +118,115 @@ fn quote(out: &mut Vec<u8>, start: usize) {
     out.truncate(start);
     out.extend_from_slice(&quoted);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::num::NonZeroU64;
+
+    use flowmeter_common::knobs::Knobs;
+    use flowmeter_common::packet::Layer;
+
+    use super::*;
+    use crate::dissect::Layer7;
+    use crate::fields::{self, TimeUnit};
+    use crate::record::{Flow, example};
+    use crate::sink::{Destination, Format, scratch};
+
+    fn schema() -> Schema {
+        Schema::new(fields::Options {
+            accounting: Layer::Link,
+            unit: TimeUnit::Ms,
+            statistics: true,
+            splt: 3,
+            dissection: true,
+            tunnels: true,
+            visibility: false,
+            extras: true,
+        })
+    }
+
+    fn flow(id: u64) -> Flow {
+        let knobs = Knobs {
+            statistics: true,
+            splt: 3,
+            ..Knobs::default()
+        };
+        Flow {
+            id,
+            ..example::handshake(&knobs)
+        }
+    }
+
+    fn select(names: &[&str]) -> Arc<Schema> {
+        Arc::new(schema().select(names).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    fn options(path: std::path::PathBuf) -> Options {
+        Options {
+            destination: Destination::File(path),
+            format: Format::Csv,
+            flows_per_file: None,
+            rotate_files: None,
+        }
+    }
+
+    fn write(options: Options, schema: Arc<Schema>, flows: &[Flow]) {
+        let mut csv = Csv::new(options, schema);
+        for flow in flows {
+            csv.write(flow).unwrap_or_else(|e| panic!("{e}"));
+        }
+        csv.flush().unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn rows_are_quoted_where_they_must() {
+        let dir = scratch::Dir::new("csv");
+        let columns = select(&[
+            "id",
+            "src_ip",
+            "splt_ps",
+            "user_agent",
+            "tunnel_vni",
+            "splt_lost",
+        ]);
+        let mut other = flow(1);
+        other.layer7 = Some(Layer7 {
+            user_agent: "a \"b\"\n, c".into(),
+            ..Layer7::default()
+        });
+        write(options(dir.path("f.csv")), columns, &[flow(0), other]);
+        assert_eq!(
+            fs::read_to_string(dir.path("f.csv")).ok().as_deref(),
+            Some(
+                "id,src_ip,splt_ps,user_agent,tunnel_vni,splt_lost\r\n\
+                 0,10.0.0.1,\"[60, 100, 300]\",,,False\r\n\
+                 1,10.0.0.1,\"[60, 100, 300]\",\"a \"\"b\"\"\n, c\",,False\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn no_flow_no_file() {
+        let dir = scratch::Dir::new("empty");
+        write(options(dir.path("f.csv")), select(&["id"]), &[]);
+        assert!(!dir.path("f.csv").exists());
+    }
+
+    #[test]
+    fn files_are_numbered_and_written_again() {
+        // A directory with the extension in its name stays as it is.
+        let dir = scratch::Dir::new("rotate.csv");
+        let options = Options {
+            flows_per_file: NonZeroU64::new(2),
+            rotate_files: NonZeroU64::new(2),
+            ..options(dir.path("f.csv"))
+        };
+        let flows: Vec<Flow> = (0..5).map(flow).collect();
+        write(options, select(&["id"]), &flows);
+        let read = |name| fs::read_to_string(dir.path(name)).unwrap_or_default();
+        assert_eq!(read("f.0.csv"), "id\r\n4\r\n");
+        assert_eq!(read("f.1.csv"), "id\r\n2\r\n3\r\n");
+        assert!(!dir.path("f.2.csv").exists() && !dir.path("f.csv").exists());
+    }
+}

@@ -155,3 +155,94 @@ fn ends_inside_line(path: &Path) -> io::Result<bool> {
     file.read_exact(&mut last)?;
     Ok(last != *b"\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::sink::scratch;
+
+    fn open(path: PathBuf, mode: Mode) -> Lines {
+        Lines::open(&Destination::File(path), mode).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn add(lines: &mut Lines, text: &str) {
+        let added = lines.line(|out| out.extend_from_slice(text.as_bytes()));
+        added.unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn lines_are_added_or_replace() {
+        let dir = scratch::Dir::new("lines");
+        let path = dir.path("log");
+        for (mode, expected) in [
+            (Mode::Append, "a\n"),
+            (Mode::Append, "a\na\n"),
+            (Mode::Replace, "a\n"),
+        ] {
+            let mut lines = open(path.clone(), mode);
+            add(&mut lines, "a\n");
+            lines.flush().unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(fs::read_to_string(&path).ok().as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_line_cut_by_a_crash_is_ended() {
+        let dir = scratch::Dir::new("cut");
+        let path = dir.path("log");
+        fs::write(&path, "whole\ncu").unwrap_or_else(|e| panic!("{e}"));
+        let mut lines = open(path.clone(), Mode::Append);
+        add(&mut lines, "a\n");
+        lines.flush().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(
+            fs::read_to_string(&path).ok().as_deref(),
+            Some("whole\ncu\na\n")
+        );
+    }
+
+    #[test]
+    fn full_disk_is_an_error_that_names_the_file() {
+        let mut lines = open("/dev/full".into(), Mode::Append);
+        add(&mut lines, "a\n");
+        for _ in 0..2 {
+            let error = lines.flush().err().map(|e| e.to_string());
+            assert_eq!(error.as_deref(), Some("failed to write to `/dev/full`"));
+        }
+        assert_eq!(lines.buffer, b"a\n", "the line is kept for another try");
+    }
+
+    #[test]
+    fn half_a_line_is_taken_back() {
+        let dir = scratch::Dir::new("half");
+        let path = dir.path("log");
+        let mut lines = open(path.clone(), Mode::Append);
+        add(&mut lines, "first\n");
+        add(&mut lines, "second\n");
+        // As if the disk had been full in the middle of the second line.
+        lines
+            .file
+            .write_all(b"first\nsec")
+            .unwrap_or_else(|e| panic!("{e}"));
+        lines.keep_from(9);
+        assert_eq!(fs::read_to_string(&path).ok().as_deref(), Some("first\n"));
+        lines.flush().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(
+            fs::read_to_string(&path).ok().as_deref(),
+            Some("first\nsecond\n")
+        );
+    }
+
+    #[test]
+    fn closed_pipe_is_told_apart() {
+        let (reader, writer) = io::pipe().unwrap_or_else(|e| panic!("{e}"));
+        drop(reader);
+        let fd = std::os::fd::OwnedFd::from(writer);
+        let mut lines = open("/dev/null".into(), Mode::Append);
+        lines.file = File::from(fd);
+        add(&mut lines, "a\n");
+        assert!(matches!(lines.flush(), Err(Error::Closed { .. })));
+    }
+}

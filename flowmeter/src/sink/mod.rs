@@ -100,3 +100,30 @@ pub fn open(options: Options, schema: Arc<Schema>) -> Result<Box<dyn Sink>, Erro
         Format::Csv => Box::new(csv::Csv::new(options, schema)),
     })
 }
+
+/// A directory for a test's files, gone with the test.
+#[cfg(test)]
+mod scratch {
+    use std::path::PathBuf;
+
+    pub struct Dir(PathBuf);
+
+    impl Dir {
+        pub fn new(test: &str) -> Self {
+            let name = format!("flowmeter-sink-{}-{test}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{e}"));
+            Self(dir)
+        }
+
+        pub fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
