@@ -1,1 +1,49 @@
+//! A Linux host flow meter.
 
+pub mod cli;
+pub mod config;
+pub mod fields;
+pub mod record;
+pub mod sink;
+
+/// Stand-in until the dissector is merged.
+pub mod dissect {
+    #![allow(missing_docs)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Layer7 {
+        pub application_name: String,
+        pub application_category_name: String,
+        pub application_is_guessed: bool,
+        pub application_confidence: u8,
+        pub requested_server_name: String,
+        pub client_fingerprint: String,
+        pub server_fingerprint: String,
+        pub user_agent: String,
+        pub content_type: String,
+    }
+}
+
+/// Stand-in until attribution is merged.
+pub mod attribution {
+    #![allow(missing_docs)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Owner {
+        pub pid: u32,
+        pub name: String,
+        pub method: Method,
+    }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Method {
+        Procfs,
+    }
+    impl Method {
+        pub fn as_str(self) -> &'static str {
+            "procfs"
+        }
+    }
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Owners {
+        pub src: Option<Owner>,
+        pub dst: Option<Owner>,
+    }
+}

@@ -1,0 +1,149 @@
+//! Which options has `flowmeter live`?
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, value_parser};
+
+use super::Exit;
+use super::meter::MeterArgs;
+use super::output::OutputArgs;
+use super::values::{choice, seconds, unless_zero};
+use crate::config::{Direction, Ingress, LivePlan, MAX_INTERFACES};
+use crate::fields;
+use crate::sink::Format;
+
+/// SPLT slots have room for so many packets of a flow in the kernel.
+const MAX_LIVE_SPLT: u32 = 255;
+
+/// `flowmeter live`.
+#[derive(Args)]
+pub struct LiveArgs {
+    /// Interfaces to meter.
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+
+    #[command(flatten)]
+    meter: MeterArgs,
+
+    #[command(flatten)]
+    live: CaptureArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Interfaces")]
+struct CaptureArgs {
+    /// Room for so many flows in the kernel, 1 to 16777216; the packets of further ones are
+    /// metered in userspace.
+    #[arg(long, value_name = "FLOWS", default_value_t = 131_072,
+        value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
+    max_flows: u32,
+
+    /// Where received packets are seen; auto is XDP where the driver has it, else tcx.
+    #[arg(long, value_name = "HOOK", default_value = "auto",
+        value_parser = choice(&[
+            ("auto", Ingress::Auto),
+            ("xdp", Ingress::Xdp),
+            ("tcx", Ingress::Tcx),
+        ]))]
+    ingress: Ingress,
+
+    /// Which packets are metered; ingress is right for mirror ports.
+    #[arg(long, value_name = "WHICH", default_value = "both",
+        value_parser = choice(&[
+            ("both", Direction::Both),
+            ("ingress", Direction::Ingress),
+            ("egress", Direction::Egress),
+        ]))]
+    direction: Direction,
+
+    /// Take packets for other hosts too (the default).
+    #[arg(long, overrides_with = "no_promiscuous_mode")]
+    promiscuous_mode: bool,
+
+    /// Leave the interfaces as they are.
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_promiscuous_mode: bool,
+
+    /// Find the processes of flows: 0 no, 1 yes.
+    #[arg(long, value_name = "MODE", default_value = "0", action = ArgAction::Set,
+        value_parser = choice(&[("0", false), ("1", true)]))]
+    system_visibility_mode: bool,
+
+    /// Look up sockets so often, in milliseconds, 1 to 3600000.
+    #[arg(long, value_name = "MS", default_value_t = 100,
+        value_parser = value_parser!(u64).range(1..=3_600_000), allow_negative_numbers = true)]
+    system_visibility_poll_ms: u64,
+
+    /// Print the balance of packets to standard error every so many seconds; 0 for never.
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds,
+        allow_negative_numbers = true)]
+    performance_report: Duration,
+
+    /// Write the balance of packets into the log every so many seconds; 0 for never.
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds,
+        allow_negative_numbers = true)]
+    meter_records: Duration,
+
+    /// Show the kernel programs' log messages.
+    #[arg(long)]
+    log_bpf: bool,
+}
+
+impl LiveArgs {
+    /// Checks what depends on more than one argument.
+    pub fn plan(self) -> Result<LivePlan, Exit> {
+        let knobs = self.meter.knobs();
+        if knobs.splt > MAX_LIVE_SPLT {
+            return Err(Exit::usage(format_args!(
+                "invalid value '{}' for '--splt-analysis': it must be at most {MAX_LIVE_SPLT} live",
+                knobs.splt
+            )));
+        }
+        if self.interfaces.len() > MAX_INTERFACES {
+            return Err(Exit::usage(format_args!(
+                "at most {MAX_INTERFACES} interfaces can be metered in one run"
+            )));
+        }
+        for (i, name) in self.interfaces.iter().enumerate() {
+            if self.interfaces[..i].contains(name) {
+                return Err(Exit::usage(format_args!(
+                    "interface `{name}` is named twice"
+                )));
+            }
+        }
+        let output = self.output.sink()?;
+        let live = self.live;
+        let meter_records = unless_zero(live.meter_records);
+        if meter_records.is_some() && output.format != Format::Json {
+            return Err(Exit::usage(
+                "--meter-records needs --format json, since CSV has flows alone; \
+                 --performance-report prints the same to standard error",
+            ));
+        }
+        let schema = self.output.schema(fields::Options {
+            visibility: live.system_visibility_mode,
+            ..self.meter.fields()
+        })?;
+        Ok(LivePlan {
+            interfaces: self.interfaces,
+            knobs,
+            max_flows: live.max_flows,
+            snapshot_length: self.meter.snapshot_length,
+            ingress: live.ingress,
+            direction: live.direction,
+            promiscuous: !live.no_promiscuous_mode,
+            max_nflows: self.meter.max_nflows(),
+            performance_report: unless_zero(live.performance_report),
+            meter_records,
+            visibility: live
+                .system_visibility_mode
+                .then_some(Duration::from_millis(live.system_visibility_poll_ms)),
+            output,
+            schema,
+            log_bpf: live.log_bpf,
+        })
+    }
+}

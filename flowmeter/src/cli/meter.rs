@@ -1,0 +1,115 @@
+//! Which options has metering, whatever the packets come from?
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, value_parser};
+use flowmeter_common::knobs::Knobs;
+use flowmeter_common::packet::Layer;
+
+use super::values::{choice, nanoseconds, seconds};
+use crate::fields::{self, TimeUnit};
+
+/// Options shared by all that meter, with `NFStream`'s names and defaults.
+#[derive(Args)]
+#[command(next_help_heading = "Metering")]
+pub struct MeterArgs {
+    /// End a flow that has had no packet for so many seconds; with 0 every packet is a flow.
+    #[arg(long, value_name = "SECS", default_value = "120", value_parser = seconds,
+        allow_negative_numbers = true)]
+    idle_timeout: Duration,
+
+    /// Cut a flow at this age in seconds; the next packet begins a new one.
+    #[arg(long, value_name = "SECS", default_value = "1800", value_parser = seconds,
+        allow_negative_numbers = true)]
+    active_timeout: Duration,
+
+    /// What a packet's size is: 0 the frame, 1 the IP packet, 2 the transport segment, 3 the
+    /// payload.
+    #[arg(long, value_name = "MODE", default_value = "0",
+        value_parser = choice(&[
+            ("0", Layer::Link),
+            ("1", Layer::Ip),
+            ("2", Layer::Transport),
+            ("3", Layer::Payload),
+        ]))]
+    accounting_mode: Layer,
+
+    /// Dissect the first so many packets of a flow for its application, 0 to 255; 0 for none.
+    #[arg(long, value_name = "PACKETS", default_value_t = 20,
+        value_parser = value_parser!(u32).range(0..=255), allow_negative_numbers = true)]
+    n_dissections: u32,
+
+    /// Add minimum, mean, deviation and maximum of sizes and inter-arrival times, and TCP flags.
+    #[arg(long)]
+    statistical_analysis: bool,
+
+    /// List direction, size and inter-arrival time of the first so many packets, 0 to 255 live.
+    #[arg(long, value_name = "PACKETS", default_value_t = 0,
+        value_parser = value_parser!(u32).range(0..=65_535), allow_negative_numbers = true)]
+    splt_analysis: u32,
+
+    /// Meter what tunnels carry instead of the tunnels (the default).
+    #[arg(long, overrides_with = "no_decode_tunnels")]
+    decode_tunnels: bool,
+
+    /// Meter UDP tunnels and GRE themselves.
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_decode_tunnels: bool,
+
+    /// Bytes of a packet that are kept for the dissector, 64 to 65535.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_536,
+        value_parser = value_parser!(u16).range(64..), allow_negative_numbers = true)]
+    pub snapshot_length: u16,
+
+    /// Stop after so many flows; 0 for no limit.
+    #[arg(
+        long,
+        value_name = "FLOWS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    max_nflows: u64,
+
+    /// Unit in which inter-arrival times are measured. They are written in ms: with ms, which is
+    /// what NFStream does, in whole ones.
+    #[arg(long, value_name = "UNIT", default_value = "ms",
+        value_parser = choice(&[("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)]))]
+    time_unit: TimeUnit,
+}
+
+impl MeterArgs {
+    /// What the kernel and the host meter by.
+    pub fn knobs(&self) -> Knobs {
+        // `seconds` has let no longer one pass.
+        let ns = |timeout| nanoseconds(timeout).unwrap_or(u64::MAX);
+        Knobs {
+            idle_ns: ns(self.idle_timeout),
+            active_ns: ns(self.active_timeout),
+            accounting: self.accounting_mode as u32,
+            tick_ns: self.time_unit.tick_ns(),
+            splt: self.splt_analysis,
+            n_dissections: self.n_dissections,
+            statistics: self.statistical_analysis,
+            decode_tunnels: !self.no_decode_tunnels,
+        }
+    }
+
+    /// What decides the columns, so far as it is metering's.
+    pub fn fields(&self) -> fields::Options {
+        fields::Options {
+            accounting: self.accounting_mode,
+            unit: self.time_unit,
+            statistics: self.statistical_analysis,
+            splt: self.splt_analysis,
+            dissection: self.n_dissections > 0,
+            tunnels: !self.no_decode_tunnels,
+            visibility: false,
+            extras: true,
+        }
+    }
+
+    /// After how many flows the run ends.
+    pub fn max_nflows(&self) -> Option<u64> {
+        (self.max_nflows > 0).then_some(self.max_nflows)
+    }
+}

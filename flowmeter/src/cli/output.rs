@@ -1,0 +1,114 @@
+//! Which options has the output, whatever is metered?
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Exit;
+use super::values::choice;
+use crate::fields::anonymize::Anonymizer;
+use crate::fields::{self, Schema};
+use crate::sink::{self, Destination, Format};
+
+/// Options shared by all that write flows.
+#[derive(Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Write the flows to this file; - is standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// How to write: json is an object a line, added to the file; csv replaces it. [default: csv
+    /// if FILE ends in .csv, else json]
+    #[arg(long, value_name = "FORMAT",
+        value_parser = choice(&[("json", Format::Json), ("csv", Format::Csv)]))]
+    format: Option<Format>,
+
+    /// Write only these columns, in this order, separated by commas. `flowmeter fields` lists
+    /// them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+
+    /// Write keyed BLAKE2b digests for the values of these columns, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns_to_anonymize: Vec<String>,
+
+    /// Take the digests' key from this file of 16 to 64 bytes, so that runs can be joined.
+    /// [default: a random key for this run]
+    #[arg(long, value_name = "FILE", requires = "columns_to_anonymize")]
+    anonymize_key_file: Option<PathBuf>,
+
+    /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file.
+    #[arg(
+        long,
+        value_name = "FLOWS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    flows_per_file: u64,
+
+    /// Write the first file again after so many; 0 for no limit.
+    #[arg(
+        long,
+        value_name = "FILES",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    rotate_files: u64,
+}
+
+impl OutputArgs {
+    /// Where to write, and how.
+    pub fn sink(&self) -> Result<sink::Options, Exit> {
+        let destination = if self.output.as_os_str() == "-" {
+            Destination::Stdout
+        } else {
+            Destination::File(self.output.clone())
+        };
+        let is_csv = self.output.extension().is_some_and(|e| e == "csv");
+        let by_name = if is_csv { Format::Csv } else { Format::Json };
+        let options = sink::Options {
+            destination,
+            format: self.format.unwrap_or(by_name),
+            flows_per_file: NonZeroU64::new(self.flows_per_file),
+            rotate_files: NonZeroU64::new(self.rotate_files),
+        };
+        if options.flows_per_file.is_some() && options.destination == Destination::Stdout {
+            return Err(Exit::usage(
+                "--flows-per-file needs files; name the first with --output",
+            ));
+        }
+        if options.rotate_files.is_some() && options.flows_per_file.is_none() {
+            return Err(Exit::usage("--rotate-files needs --flows-per-file"));
+        }
+        Ok(options)
+    }
+
+    /// The columns.
+    pub fn schema(&self, options: fields::Options) -> Result<Arc<Schema>, Exit> {
+        let mut schema = Schema::new(options);
+        if let Some(names) = &self.columns {
+            schema = schema
+                .select(names)
+                .map_err(|e| Exit::usage(format_args!("--columns: {e}")))?;
+        }
+        if !self.columns_to_anonymize.is_empty() {
+            let anonymizer = match &self.anonymize_key_file {
+                Some(path) => Anonymizer::from_file(path).map_err(|e| {
+                    let path = path.display();
+                    Exit::usage(format_args!(
+                        "--anonymize-key-file: cannot use `{path}`: {e}"
+                    ))
+                })?,
+                None => Anonymizer::random()
+                    .map_err(|e| Exit::usage(format_args!("no random key to be had: {e}")))?,
+            };
+            schema = schema
+                .anonymize(&self.columns_to_anonymize, anonymizer)
+                .map_err(|e| Exit::usage(format_args!("--columns-to-anonymize: {e}")))?;
+        }
+        Ok(Arc::new(schema))
+    }
+}

@@ -1,0 +1,210 @@
+use std::path::PathBuf;
+
+use clap::CommandFactory as _;
+use flowmeter_common::knobs::Knobs;
+
+use super::*;
+use crate::config::{Direction, Ingress};
+use crate::sink::{Destination, Format};
+
+fn plan(args: &str) -> Result<LivePlan, String> {
+    let args = ["flowmeter", "live"].into_iter().chain(args.split(' '));
+    match parse(args) {
+        Ok(Command::Live(plan)) => Ok(*plan),
+        Ok(_) => panic!("another command"),
+        Err(exit) => {
+            assert_eq!(exit.code, 2);
+            assert_eq!(exit.text.lines().count(), 1, "{}", exit.text);
+            Err(exit.text)
+        }
+    }
+}
+
+fn good(args: &str) -> LivePlan {
+    plan(args).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn bad(args: &str) -> String {
+    plan(args)
+        .err()
+        .unwrap_or_else(|| panic!("`{args}` passed"))
+}
+
+#[test]
+fn definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_nfstreams() {
+    let plan = good("eth0");
+    assert_eq!(plan.interfaces, ["eth0"]);
+    assert_eq!(plan.knobs, Knobs::default());
+    assert_eq!((plan.max_flows, plan.snapshot_length), (131_072, 1_536));
+    assert_eq!(
+        (plan.ingress, plan.direction),
+        (Ingress::Auto, Direction::Both)
+    );
+    assert!(plan.promiscuous && !plan.log_bpf);
+    assert_eq!((plan.max_nflows, plan.visibility), (None, None));
+    assert_eq!((plan.performance_report, plan.meter_records), (None, None));
+    assert_eq!(plan.output.destination, Destination::Stdout);
+    assert_eq!(plan.output.format, Format::Json);
+}
+
+#[test]
+fn every_option_arrives() {
+    let plan = good(
+        "eth0 eth1 --idle-timeout 0 --active-timeout 2.5 --accounting-mode 3 --n-dissections 0 \
+         --statistical-analysis --splt-analysis 255 --no-decode-tunnels --snapshot-length 64 \
+         --no-promiscuous-mode --max-nflows 7 --performance-report 1 --meter-records 2 \
+         --system-visibility-mode 1 --system-visibility-poll-ms 50 --max-flows 1000 \
+         --ingress tcx --direction ingress -o a/b.log --log-bpf --time-unit us"
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .as_str(),
+    );
+    let knobs = Knobs {
+        idle_ns: 0,
+        active_ns: 2_500_000_000,
+        accounting: 3,
+        tick_ns: 1_000,
+        splt: 255,
+        n_dissections: 0,
+        statistics: true,
+        decode_tunnels: false,
+    };
+    assert_eq!(plan.knobs, knobs);
+    assert_eq!((plan.max_flows, plan.snapshot_length), (1_000, 64));
+    assert_eq!(
+        (plan.ingress, plan.direction),
+        (Ingress::Tcx, Direction::Ingress)
+    );
+    assert!(!plan.promiscuous && plan.log_bpf);
+    assert_eq!(plan.max_nflows, Some(7));
+    assert_eq!(plan.visibility.map(|d| d.as_millis()), Some(50));
+    assert_eq!(plan.performance_report.map(|d| d.as_secs()), Some(1));
+    assert_eq!(plan.meter_records.map(|d| d.as_secs()), Some(2));
+    let path = PathBuf::from("a/b.log");
+    assert_eq!(plan.output.destination, Destination::File(path));
+    let options = plan.schema.options();
+    assert!(options.statistics && options.visibility && !options.dissection && !options.tunnels);
+}
+
+#[test]
+fn the_last_of_a_pair_counts() {
+    assert!(
+        !good("e --decode-tunnels --no-decode-tunnels")
+            .knobs
+            .decode_tunnels
+    );
+    assert!(
+        good("e --no-decode-tunnels --decode-tunnels")
+            .knobs
+            .decode_tunnels
+    );
+    assert!(good("e --no-promiscuous-mode --promiscuous-mode").promiscuous);
+}
+
+#[test]
+fn csv_by_name_or_by_word() {
+    assert_eq!(good("e -o x.csv").output.format, Format::Csv);
+    assert_eq!(good("e -o x.csv --format json").output.format, Format::Json);
+    let rotated = good("e -o x.csv --flows-per-file 10 --rotate-files 3").output;
+    assert_eq!(rotated.flows_per_file.map(u64::from), Some(10));
+    assert_eq!(rotated.rotate_files.map(u64::from), Some(3));
+}
+
+#[test]
+fn columns_are_selected_and_ordered() {
+    let plan = good("e --columns dst_ip,id --columns-to-anonymize src_ip,dst_ip");
+    let names: Vec<_> = plan.schema.columns().map(|c| c.name).collect();
+    assert_eq!(names, ["dst_ip", "id"]);
+}
+
+#[test]
+fn bad_values_are_told_in_a_line() {
+    for (args, says) in [
+        (
+            "e --idle-timeout -1",
+            "'--idle-timeout <SECS>': it must be 0 or more seconds",
+        ),
+        (
+            "e --active-timeout ever",
+            "it must be a number of seconds, such as 120 or 0.5",
+        ),
+        (
+            "e --active-timeout 1e11",
+            "it must be at most 18446744073 seconds",
+        ),
+        ("e --active-timeout nan", "it must be a number"),
+        ("e --accounting-mode 4", "[possible values: 0, 1, 2, 3]"),
+        ("e --n-dissections 256", "256 is not in 0..=255"),
+        ("e --splt-analysis 256", "it must be at most 255 live"),
+        ("e --splt-analysis -1", "-1 is not in 0..=65535"),
+        ("e --snapshot-length 63", "63 is not in 64..=65535"),
+        ("e --max-flows 0", "0 is not in 1..=16777216"),
+        ("e --system-visibility-mode 2", "[possible values: 0, 1]"),
+        ("e --system-visibility-poll-ms 0", "0 is not in 1..=3600000"),
+        ("e --ingress ebpf", "[possible values: auto, xdp, tcx]"),
+        ("e --time-unit s", "[possible values: ms, us, ns]"),
+        (
+            "e --idle-timeot 3",
+            "a similar argument exists: '--idle-timeout'",
+        ),
+        (
+            "--log-bpf",
+            "required arguments were not provided: <IFACE>...",
+        ),
+        ("e e", "interface `e` is named twice"),
+        ("e --columns src_up", "no column is named `src_up`"),
+        ("e --columns splt_ps", "it is there with --splt-analysis"),
+        ("e --columns id,id", "column `id` is named twice"),
+        (
+            "e --columns-to-anonymize src_up",
+            "no column is named `src_up`",
+        ),
+        (
+            "e --columns-to-anonymize id --anonymize-key-file /none",
+            "cannot use `/none`: No such",
+        ),
+        ("e --flows-per-file 5", "--flows-per-file needs files"),
+        (
+            "e -o f --rotate-files 5",
+            "--rotate-files needs --flows-per-file",
+        ),
+        (
+            "e -o f.csv --meter-records 5",
+            "--meter-records needs --format json",
+        ),
+    ] {
+        let text = bad(args);
+        assert!(
+            text.starts_with("error: ") && text.contains(says),
+            "{args}: {text}"
+        );
+    }
+}
+
+#[test]
+fn help_is_no_error() {
+    let exit = parse(["flowmeter", "live", "--help"]).err();
+    let exit = exit.unwrap_or_else(|| panic!("help is not a command"));
+    assert_eq!(exit.code, 0);
+    assert!(exit.text.contains("--idle-timeout <SECS>"), "{}", exit.text);
+}
+
+#[test]
+fn listings() {
+    let format = |args: &[&str]| match parse(args) {
+        Ok(Command::Fields(format) | Command::Doctor(format)) => Some(format),
+        _ => None,
+    };
+    assert_eq!(format(&["flowmeter", "fields"]), Some(Listing::Table));
+    assert_eq!(
+        format(&["flowmeter", "doctor", "--format", "json"]),
+        Some(Listing::Json)
+    );
+    assert_eq!(format(&["flowmeter", "fields", "--format", "xml"]), None);
+}

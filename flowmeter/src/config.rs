@@ -1,0 +1,70 @@
+//! What will this run do?
+//!
+//! A plan is what remains of the command line once everything in it has been checked: types that
+//! cannot be wrong, with units. It is taken apart by `main`; no stage sees it whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowmeter_common::knobs::Knobs;
+
+use crate::fields::Schema;
+use crate::sink;
+
+/// `flowmeter live`.
+#[derive(Clone)]
+pub struct LivePlan {
+    /// The interfaces to meter, each once; at least 1, at most [`MAX_INTERFACES`].
+    pub interfaces: Vec<String>,
+    /// What the kernel and the host meter by.
+    pub knobs: Knobs,
+    /// Flows that the kernel's table has room for.
+    pub max_flows: u32,
+    /// Bytes of a packet that the dissector gets.
+    pub snapshot_length: u16,
+    /// Where received packets are seen.
+    pub ingress: Ingress,
+    /// Which packets are metered.
+    pub direction: Direction,
+    /// Whether the interfaces take packets for others too.
+    pub promiscuous: bool,
+    /// The run ends after so many flows.
+    pub max_nflows: Option<u64>,
+    /// How often the balance of packets goes to standard error.
+    pub performance_report: Option<Duration>,
+    /// How often the balance of packets goes into the log.
+    pub meter_records: Option<Duration>,
+    /// How often sockets are looked up, if flows are to be attributed to processes.
+    pub visibility: Option<Duration>,
+    /// Where the flows go.
+    pub output: sink::Options,
+    /// The columns.
+    pub schema: Arc<Schema>,
+    /// Whether the kernel programs' log messages are shown.
+    pub log_bpf: bool,
+}
+
+/// The key of a flow has eight bits for the interface.
+pub const MAX_INTERFACES: usize = 255;
+
+/// Where received packets are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// XDP where the driver has it, else tcx.
+    Auto,
+    /// XDP, in the driver.
+    Xdp,
+    /// tcx, or clsact before kernel 6.6.
+    Tcx,
+}
+
+/// Which packets are metered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received and sent ones.
+    Both,
+    /// Received ones.
+    Ingress,
+    /// Sent ones.
+    Egress,
+}

@@ -1,0 +1,677 @@
+//! Which columns are there?
+//!
+//! [`COLUMNS`] is the declaration: name, type, unit, meaning and where the value comes from. First
+//! `NFStream`'s, in its order of emission, then ours.
+
+use flowmeter_common::knobs::MILLISECOND;
+use flowmeter_common::packet::{Layer, protocol};
+use flowmeter_common::tally::{Direction, mark};
+use flowmeter_common::tunnel;
+
+use super::value::{List, Part, Value};
+use super::{Options, Row};
+use crate::attribution::Owner;
+use crate::dissect::Layer7;
+use crate::record::Side::{Both, Dst2Src, Src2Dst};
+use crate::record::{Moments, end_reason, expiration_id};
+
+/// A column.
+pub struct Column {
+    /// Its name in every output.
+    pub name: &'static str,
+    /// The columns it comes and goes with.
+    pub group: Group,
+    /// The type of its values.
+    pub kind: Kind,
+    /// The unit of its values; empty without.
+    pub unit: &'static str,
+    /// What it says.
+    pub doc: &'static str,
+    /// Its value in a flow.
+    pub get: for<'a> fn(&Row<'a>) -> Value<'a>,
+}
+
+/// Columns that come and go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// `NFStream`'s core.
+    Core,
+    /// `NFStream`'s tunnel number.
+    Tunnel,
+    /// `NFStream`'s statistics.
+    Statistics,
+    /// `NFStream`'s first packets: directions, sizes, times.
+    Splt,
+    /// `NFStream`'s layer 7.
+    Layer7,
+    /// `NFStream`'s process.
+    Process,
+    /// Where and why the record was made.
+    Record,
+    /// Times in ns.
+    Times,
+    /// Bytes on all layers at once.
+    Layers,
+    /// From the transport headers.
+    Headers,
+    /// The processes at both ends.
+    Owners,
+    /// How the record falls short.
+    Marks,
+}
+
+/// The type of a column's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A count or a code.
+    Unsigned,
+    /// A number that may be negative.
+    Signed,
+    /// A number with a fraction.
+    Float,
+    /// A time: a count with `--time-unit ms`, else a number with a fraction.
+    Time,
+    /// Yes or no.
+    Bool,
+    /// A text.
+    Text,
+    /// A list of [`Kind::Signed`].
+    List,
+    /// A list of [`Kind::Time`].
+    TimeList,
+}
+
+impl Group {
+    /// Whether its columns are there.
+    pub fn is_in(self, options: &Options) -> bool {
+        match self {
+            Self::Core => true,
+            Self::Tunnel => options.tunnels,
+            Self::Statistics => options.statistics,
+            Self::Splt => options.splt > 0,
+            Self::Layer7 => options.dissection,
+            Self::Process => options.visibility,
+            Self::Owners => options.extras && options.visibility,
+            Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
+                options.extras
+            }
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Tunnel => "tunnel",
+            Self::Statistics => "statistics",
+            Self::Splt => "splt",
+            Self::Layer7 => "layer7",
+            Self::Process => "process",
+            Self::Record => "record",
+            Self::Times => "times",
+            Self::Layers => "layers",
+            Self::Headers => "headers",
+            Self::Owners => "owners",
+            Self::Marks => "marks",
+        }
+    }
+
+    /// When its columns are there.
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Core => "always",
+            Self::Tunnel => "with --decode-tunnels (the default)",
+            Self::Statistics => "with --statistical-analysis",
+            Self::Splt => "with --splt-analysis",
+            Self::Layer7 => "unless --n-dissections is 0",
+            Self::Process | Self::Owners => "with --system-visibility-mode 1",
+            Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
+                "always; not in NFStream"
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::Signed => "integer",
+            Self::Float => "float",
+            Self::Time => "unsigned or float",
+            Self::Bool => "boolean",
+            Self::Text => "text",
+            Self::List => "list of integers",
+            Self::TimeList => "list of integers or floats",
+        }
+    }
+}
+
+/// All columns, in order.
+pub fn all() -> impl Iterator<Item = &'static Column> {
+    COLUMNS.iter().copied().flatten()
+}
+
+macro_rules! column {
+    ($name:expr, $group:ident, $kind:ident, $unit:expr, $doc:expr, $get:expr) => {
+        Column {
+            name: $name,
+            group: Group::$group,
+            kind: Kind::$kind,
+            unit: $unit,
+            doc: $doc,
+            get: $get,
+        }
+    };
+}
+
+/// The core columns of a side.
+macro_rules! seen {
+    ($side:literal, $which:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_first_seen_ms"),
+                Core,
+                Unsigned,
+                "ms",
+                concat!(
+                    "Time of the first packet ",
+                    $whose,
+                    " since the epoch; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).first_ns / MILLISECOND)
+            ),
+            column!(
+                concat!($side, "_last_seen_ms"),
+                Core,
+                Unsigned,
+                "ms",
+                concat!(
+                    "Time of the last packet ",
+                    $whose,
+                    " since the epoch; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).last_ns / MILLISECOND)
+            ),
+            column!(
+                concat!($side, "_duration_ms"),
+                Core,
+                Unsigned,
+                "ms",
+                concat!(
+                    "From the first to the last packet ",
+                    $whose,
+                    ": the difference of the two times in ms."
+                ),
+                |r| {
+                    let t = r.side($which);
+                    Value::U64((t.last_ns / MILLISECOND).saturating_sub(t.first_ns / MILLISECOND))
+                }
+            ),
+            column!(
+                concat!($side, "_packets"),
+                Core,
+                Unsigned,
+                "packets",
+                concat!("Packets ", $whose, "."),
+                |r| Value::U64(r.side($which).packets)
+            ),
+            column!(
+                concat!($side, "_bytes"),
+                Core,
+                Unsigned,
+                "bytes",
+                concat!("Bytes of the packets ", $whose, ", by --accounting-mode."),
+                |r| Value::U64(r.side($which).bytes[r.options.accounting as usize])
+            ),
+        ]
+    };
+}
+
+/// The packet sizes of a side.
+macro_rules! sizes {
+    ($side:literal, $which:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_min_ps"),
+                Statistics,
+                Unsigned,
+                "bytes",
+                concat!(
+                    "Smallest packet ",
+                    $whose,
+                    ", by --accounting-mode; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).sizes.min)
+            ),
+            column!(
+                concat!($side, "_mean_ps"),
+                Statistics,
+                Float,
+                "bytes",
+                concat!("Mean size of the packets ", $whose, "; 0 if there is none."),
+                |r| Value::F64(r.side($which).sizes.mean())
+            ),
+            column!(
+                concat!($side, "_stddev_ps"),
+                Statistics,
+                Float,
+                "bytes",
+                concat!(
+                    "Sample standard deviation of the sizes of the packets ",
+                    $whose,
+                    "; 0 for fewer than two."
+                ),
+                |r| Value::F64(r.side($which).sizes.stddev())
+            ),
+            column!(
+                concat!($side, "_max_ps"),
+                Statistics,
+                Unsigned,
+                "bytes",
+                concat!(
+                    "Largest packet ",
+                    $whose,
+                    ", by --accounting-mode; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).sizes.max)
+            ),
+        ]
+    };
+}
+
+/// The inter-arrival times of a side.
+macro_rules! piats {
+    ($side:literal, $which:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_min_piat_ms"),
+                Statistics,
+                Time,
+                "ms",
+                concat!(
+                    "Shortest time between successive packets ",
+                    $whose,
+                    "; 0 for fewer than two."
+                ),
+                |r| r.options.unit.value(r.side($which).piats.min)
+            ),
+            column!(
+                concat!($side, "_mean_piat_ms"),
+                Statistics,
+                Float,
+                "ms",
+                concat!(
+                    "Mean time between successive packets ",
+                    $whose,
+                    "; 0 for fewer than two."
+                ),
+                |r| ms(r, &r.side($which).piats, Moments::mean)
+            ),
+            column!(
+                concat!($side, "_stddev_piat_ms"),
+                Statistics,
+                Float,
+                "ms",
+                concat!(
+                    "Sample standard deviation of the times between successive packets ",
+                    $whose,
+                    "; 0 for fewer than three packets."
+                ),
+                |r| ms(r, &r.side($which).piats, Moments::stddev)
+            ),
+            column!(
+                concat!($side, "_max_piat_ms"),
+                Statistics,
+                Time,
+                "ms",
+                concat!(
+                    "Longest time between successive packets ",
+                    $whose,
+                    "; 0 for fewer than two."
+                ),
+                |r| r.options.unit.value(r.side($which).piats.max)
+            ),
+        ]
+    };
+}
+
+/// The TCP flags of a side, in `NFStream`'s order; the number is the flag's bit.
+macro_rules! flags {
+    ($side:literal, $which:ident, $whose:literal) => {
+        flags!($side, $which, $whose, "syn" 1, "cwr" 7, "ece" 6, "urg" 5, "ack" 4, "psh" 3, "rst" 2, "fin" 0)
+    };
+    ($side:literal, $which:ident, $whose:literal, $($flag:literal $bit:literal),*) => {
+        &[$(column!(
+            concat!($side, "_", $flag, "_packets"), Statistics, Unsigned, "packets",
+            concat!("Packets ", $whose, " with TCP flag ", $flag, "."),
+            |r| Value::U64(r.side($which).flags[$bit])
+        )),*]
+    };
+}
+
+macro_rules! times {
+    ($side:literal, $which:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_first_seen_ns"),
+                Times,
+                Unsigned,
+                "ns",
+                concat!(
+                    "Time of the first packet ",
+                    $whose,
+                    " since the epoch; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).first_ns)
+            ),
+            column!(
+                concat!($side, "_last_seen_ns"),
+                Times,
+                Unsigned,
+                "ns",
+                concat!(
+                    "Time of the last packet ",
+                    $whose,
+                    " since the epoch; 0 if there is none."
+                ),
+                |r| Value::U64(r.side($which).last_ns)
+            ),
+        ]
+    };
+}
+
+macro_rules! layers {
+    ($side:literal, $which:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_link_bytes"),
+                Layers,
+                Unsigned,
+                "bytes",
+                concat!(
+                    "Bytes of the frames ",
+                    $whose,
+                    ", headers of tunnels included."
+                ),
+                |r| Value::U64(r.side($which).bytes[Layer::Link as usize])
+            ),
+            column!(
+                concat!($side, "_ip_bytes"),
+                Layers,
+                Unsigned,
+                "bytes",
+                concat!("Bytes of the (innermost) IP packets ", $whose, "."),
+                |r| Value::U64(r.side($which).bytes[Layer::Ip as usize])
+            ),
+            column!(
+                concat!($side, "_transport_bytes"),
+                Layers,
+                Unsigned,
+                "bytes",
+                concat!(
+                    "Bytes from the transport header on of the packets ",
+                    $whose,
+                    "."
+                ),
+                |r| Value::U64(r.side($which).bytes[Layer::Transport as usize])
+            ),
+            column!(
+                concat!($side, "_payload_bytes"),
+                Layers,
+                Unsigned,
+                "bytes",
+                concat!(
+                    "Bytes that the transport headers carry in the packets ",
+                    $whose,
+                    "."
+                ),
+                |r| Value::U64(r.side($which).bytes[Layer::Payload as usize])
+            ),
+        ]
+    };
+}
+
+/// The header columns of a direction; 0 is the initiator's.
+macro_rules! headers {
+    ($side:literal, $index:literal, $whose:literal) => {
+        &[
+            column!(
+                concat!($side, "_tcp_flags"),
+                Headers,
+                Unsigned,
+                "",
+                concat!(
+                    "All TCP flags of the packets ",
+                    $whose,
+                    ", OR'd; FIN is 1, CWR 128. Null unless TCP."
+                ),
+                |r| match r.flow.record.key.protocol {
+                    protocol::TCP =>
+                        Value::U64(u64::from(r.flow.record.directions[$index].tcp_flags)),
+                    _ => Value::Null,
+                }
+            ),
+            column!(
+                concat!($side, "_icmp_type"),
+                Headers,
+                Unsigned,
+                "",
+                concat!(
+                    "Type of the first ICMP or ICMPv6 packet ",
+                    $whose,
+                    ". Null if there is none."
+                ),
+                |r| icmp(r, &r.flow.record.directions[$index], |d| d.icmp_type)
+            ),
+            column!(
+                concat!($side, "_icmp_code"),
+                Headers,
+                Unsigned,
+                "",
+                concat!(
+                    "Code of the first ICMP or ICMPv6 packet ",
+                    $whose,
+                    ". Null if there is none."
+                ),
+                |r| icmp(r, &r.flow.record.directions[$index], |d| d.icmp_code)
+            ),
+        ]
+    };
+}
+
+macro_rules! owner {
+    ($side:ident, $whose:literal) => {
+        &[
+            column!(
+                concat!(stringify!($side), "_process_pid"),
+                Owners,
+                Unsigned,
+                "",
+                concat!(
+                    "Process at ",
+                    $whose,
+                    "'s end. Null if unknown or not on this host."
+                ),
+                |r| r
+                    .flow
+                    .owners
+                    .$side
+                    .as_ref()
+                    .map_or(Value::Null, |o| Value::U64(u64::from(o.pid)))
+            ),
+            column!(
+                concat!(stringify!($side), "_process_name"),
+                Owners,
+                Text,
+                "",
+                concat!(
+                    "Name of the process at ",
+                    $whose,
+                    "'s end. Null if unknown or not on this host."
+                ),
+                |r| r
+                    .flow
+                    .owners
+                    .$side
+                    .as_ref()
+                    .map_or(Value::Null, |o| Value::Str(&o.name))
+            ),
+        ]
+    };
+}
+
+/// A bit of the record's marks.
+macro_rules! marked {
+    ($name:literal, $bit:expr, $doc:literal) => {
+        column!($name, Marks, Bool, "", $doc, |r| Value::Bool(
+            r.flow.record.marks & $bit != 0
+        ))
+    };
+}
+
+/// A text of the dissector.
+macro_rules! layer7 {
+    ($name:ident, $doc:literal) => {
+        column!(stringify!($name), Layer7, Text, "", $doc, |r| layer7(
+            r,
+            |l| Value::Str(&l.$name)
+        ))
+    };
+}
+
+/// The declaration of all columns, in order of emission.
+#[rustfmt::skip]
+pub static COLUMNS: &[&[Column]] = &[
+    &[
+        column!("id", Core, Unsigned, "", "Position of the flow in the order of emission, from 0.",
+            |r| Value::U64(r.flow.id)),
+        column!("expiration_id", Core, Signed, "", "How the flow ended: 0 idle timeout or end of metering, 1 active timeout, -1 ended by itself.",
+            |r| Value::I64(expiration_id(r.flow.reason))),
+        column!("src_ip", Core, Text, "", "Address of the initiator, the sender of the first packet.",
+            |r| Value::Ip(r.flow.src().ip)),
+        column!("src_mac", Core, Text, "", "MAC address of the initiator in the first packet; zeros on links without.",
+            |r| Value::Mac(r.flow.src().mac)),
+        column!("src_oui", Core, Text, "", "Vendor's part of src_mac.",
+            |r| oui(r.flow.src().mac)),
+        column!("src_port", Core, Unsigned, "", "Port of the initiator; 0 for protocols without.",
+            |r| Value::U64(u64::from(r.flow.src().port))),
+        column!("dst_ip", Core, Text, "", "Address of the responder.",
+            |r| Value::Ip(r.flow.dst().ip)),
+        column!("dst_mac", Core, Text, "", "MAC address of the responder in the first packet; zeros on links without.",
+            |r| Value::Mac(r.flow.dst().mac)),
+        column!("dst_oui", Core, Text, "", "Vendor's part of dst_mac.",
+            |r| oui(r.flow.dst().mac)),
+        column!("dst_port", Core, Unsigned, "", "Port of the responder; 0 for protocols without.",
+            |r| Value::U64(u64::from(r.flow.dst().port))),
+        column!("protocol", Core, Unsigned, "", "IP protocol number, after IPv6 extension headers.",
+            |r| Value::U64(u64::from(r.flow.record.key.protocol))),
+        column!("ip_version", Core, Unsigned, "", "4 or 6.",
+            |r| Value::U64(u64::from(r.flow.record.key.ip_version))),
+        column!("vlan_id", Core, Unsigned, "", "Innermost VLAN id; 0 without.",
+            |r| Value::U64(u64::from(r.flow.record.key.vlan))),
+        column!("tunnel_id", Tunnel, Unsigned, "", "The tunnel that was decoded: 0 none, 1 GTP-U, 2 CAPWAP, 3 TZSP, 4 VXLAN, 5 GENEVE, 6 GRE, 7 ERSPAN, 8 Teredo.",
+            |r| Value::U64(u64::from(r.flow.record.key.tunnel))),
+    ],
+    seen!("bidirectional", Both, "of both directions"),
+    seen!("src2dst", Src2Dst, "from the initiator"),
+    seen!("dst2src", Dst2Src, "from the responder"),
+    sizes!("bidirectional", Both, "of both directions"),
+    sizes!("src2dst", Src2Dst, "from the initiator"),
+    sizes!("dst2src", Dst2Src, "from the responder"),
+    piats!("bidirectional", Both, "of both directions"),
+    piats!("src2dst", Src2Dst, "from the initiator"),
+    piats!("dst2src", Dst2Src, "from the responder"),
+    flags!("bidirectional", Both, "of both directions"),
+    flags!("src2dst", Src2Dst, "from the initiator"),
+    flags!("dst2src", Dst2Src, "from the responder"),
+    &[
+        column!("splt_direction", Splt, List, "", "Directions of the first packets: 0 from the initiator, 1 from the responder, -1 no packet.",
+            |r| list(r, Part::Direction)),
+        column!("splt_ps", Splt, List, "bytes", "Sizes of the first packets, by --accounting-mode; -1 no packet.",
+            |r| list(r, Part::Size)),
+        column!("splt_piat_ms", Splt, TimeList, "ms", "Times of the first packets since the flow's previous packet, 0 for the first; -1 no packet.",
+            |r| list(r, Part::Piat)),
+    ],
+    &[
+        layer7!(application_name, "Application protocol, as nDPI names it. Layer-7 columns are null if dissection failed."),
+        layer7!(application_category_name, "Category of the application."),
+        column!("application_is_guessed", Layer7, Unsigned, "", "1 if the application was guessed from addresses and ports alone.",
+            |r| layer7(r, |l| Value::U64(u64::from(l.application_is_guessed)))),
+        column!("application_confidence", Layer7, Unsigned, "", "nDPI's confidence in the application, from 0 (unknown) to 6 (by full dissection).",
+            |r| layer7(r, |l| Value::U64(u64::from(l.application_confidence)))),
+        layer7!(requested_server_name, "Name that the client asked for: TLS or QUIC server name, HTTP host, DNS query."),
+        layer7!(client_fingerprint, "Fingerprint of the client (TLS, QUIC, SSH, DHCP)."),
+        layer7!(server_fingerprint, "Fingerprint of the server (TLS, SSH)."),
+        layer7!(user_agent, "HTTP or QUIC user agent."),
+        layer7!(content_type, "HTTP content type."),
+    ],
+    &[
+        column!("system_process_pid", Process, Signed, "", "Process at the local end, the initiator's if both are local; -1 if unknown.",
+            |r| r.flow.local_owner().map_or(Value::I64(-1), |o| Value::I64(i64::from(o.pid)))),
+        column!("system_process_name", Process, Text, "", "Name of that process; empty if unknown.",
+            |r| Value::Str(r.flow.local_owner().map_or("", |o: &Owner| &o.name))),
+    ],
+    &[
+        column!("interface", Record, Text, "", "Interface that the flow was seen on. Null for captures.",
+            |r| r.flow.interface.as_deref().map_or(Value::Null, Value::Str)),
+        column!("flow_end_reason", Record, Text, "", "Why the record was closed, in RFC 5102's words: idle timeout, active timeout, end of flow detected, forced end, lack of resources.",
+            |r| Value::Str(end_reason(r.flow.reason))),
+        column!("outer_vlan_id", Record, Unsigned, "", "Outermost VLAN id of frames with several tags; 0 without.",
+            |r| Value::U64(u64::from(r.flow.record.key.outer_vlan))),
+        column!("tunnel_vni", Record, Unsigned, "", "Network identifier of VXLAN or GENEVE. Null without.",
+            |r| match r.flow.record.key.tunnel {
+                tunnel::VXLAN | tunnel::GENEVE => Value::U64(u64::from(r.flow.record.key.vni)),
+                _ => Value::Null,
+            }),
+    ],
+    times!("bidirectional", Both, "of both directions"),
+    times!("src2dst", Src2Dst, "from the initiator"),
+    times!("dst2src", Dst2Src, "from the responder"),
+    layers!("bidirectional", Both, "of both directions"),
+    layers!("src2dst", Src2Dst, "from the initiator"),
+    layers!("dst2src", Dst2Src, "from the responder"),
+    headers!("src2dst", 0, "from the initiator"),
+    headers!("dst2src", 1, "from the responder"),
+    &[
+        column!("attribution_method", Owners, Text, "", "How the process at the local end was found. Null if unknown.",
+            |r| r.flow.local_owner().map_or(Value::Null, |o| Value::Str(o.method.as_str()))),
+    ],
+    owner!(src, "the initiator"),
+    owner!(dst, "the responder"),
+    &[
+        marked!("late_expiry", mark::LATE_EXPIRY, "True if a timeout passed but the way to userspace was full, so that the record went on."),
+        marked!("splt_lost", mark::SPLT_LOST, "True if some of the first packets' directions, sizes and times found no room."),
+        marked!("dissection_lost", mark::DISSECTION_LOST, "True if packets for the dissector were lost on the way."),
+    ],
+];
+
+fn oui([a, b, c, ..]: [u8; 6]) -> Value<'static> {
+    Value::Oui([a, b, c])
+}
+
+/// A mean or deviation of ticks, in ms.
+fn ms(r: &Row, piats: &Moments, of: fn(&Moments) -> f64) -> Value<'static> {
+    Value::F64(of(piats) / r.options.unit.per_ms())
+}
+
+fn list<'a>(r: &Row<'a>, part: Part) -> Value<'a> {
+    Value::List(List {
+        slots: &r.flow.splt,
+        length: r.options.splt,
+        part,
+        unit: r.options.unit,
+    })
+}
+
+fn layer7<'a>(r: &Row<'a>, get: fn(&'a Layer7) -> Value<'a>) -> Value<'a> {
+    r.flow.layer7.as_ref().map_or(Value::Null, get)
+}
+
+fn icmp(r: &Row, d: &Direction, get: fn(&Direction) -> u8) -> Value<'static> {
+    match r.flow.record.key.protocol {
+        protocol::ICMP | protocol::ICMPV6 if d.packets > 0 => Value::U64(u64::from(get(d))),
+        _ => Value::Null,
+    }
+}

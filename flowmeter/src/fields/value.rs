@@ -1,0 +1,284 @@
+//! How is a column's value written?
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+
+use flowmeter_common::splt::Slot;
+
+use super::TimeUnit;
+
+/// The value of a column in one flow. Made and written without allocating.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// Not known, or without meaning for this flow.
+    Null,
+    /// A count.
+    U64(u64),
+    /// A number that may be negative.
+    I64(i64),
+    /// A number with a fraction.
+    F64(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// A text.
+    Str(&'a str),
+    /// An address, written as `inet_ntop` writes it.
+    Ip(IpAddr),
+    /// A MAC address or the first bytes of one, written in hexadecimal with colons.
+    Mac([u8; 6]),
+    /// The vendor's half of a MAC address.
+    Oui([u8; 3]),
+    /// The first packets of the flow.
+    List(List<'a>),
+}
+
+impl Value<'_> {
+    /// Appends the value as JSON.
+    pub fn push_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::U64(n) => push(out, n),
+            Self::I64(n) => push(out, n),
+            Self::F64(x) => push(out, x),
+            Self::Bool(b) => push(out, b),
+            Self::Str(s) => push(out, s),
+            Self::Ip(_) | Self::Mac(_) | Self::Oui(_) => {
+                out.push(b'"');
+                self.push_text(out);
+                out.push(b'"');
+            }
+            Self::List(list) => list.push(out, b","),
+        }
+    }
+
+    /// Appends the value as text without quotes, as Python's `str` gives it; nothing for
+    /// [`Value::Null`].
+    pub fn push_text(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => {}
+            Self::U64(n) => push(out, n),
+            Self::I64(n) => push(out, n),
+            Self::F64(x) => push(out, x),
+            Self::Bool(b) => out.extend_from_slice(if *b { b"True" } else { b"False" }),
+            Self::Str(s) => out.extend_from_slice(s.as_bytes()),
+            Self::Ip(IpAddr::V4(ip)) => push_ipv4(out, ip.octets()),
+            Self::Ip(IpAddr::V6(ip)) => push_ipv6(out, ip),
+            Self::Mac(mac) => push_hex(out, mac),
+            Self::Oui(oui) => push_hex(out, oui),
+            Self::List(list) => list.push(out, b", "),
+        }
+    }
+}
+
+/// What is told of each of the first packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// 0 from the initiator, 1 from the responder.
+    Direction,
+    /// Size in bytes by the accounting mode.
+    Size,
+    /// Time since the flow's previous packet.
+    Piat,
+}
+
+/// One property of the first packets of a flow: always `length` values, −1 where there was no
+/// packet.
+///
+/// A slot that was lost ends the list: the packets behind it would stand in the wrong places.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct List<'a> {
+    /// The packets, run-length coded.
+    pub slots: &'a [Slot],
+    /// Number of values.
+    pub length: u32,
+    /// Which property.
+    pub part: Part,
+    /// The unit of `piat` in the slots.
+    pub unit: TimeUnit,
+}
+
+impl<'a> List<'a> {
+    /// The values: integers, or numbers with a fraction for times in a unit finer than ms.
+    pub fn values(self) -> impl Iterator<Item = Value<'a>> {
+        let length = self.length as usize;
+        self.slots
+            .iter()
+            .take_while(|slot| slot.repeat > 0)
+            .flat_map(move |slot| {
+                let (first, others) = match self.part {
+                    Part::Direction => {
+                        let direction = Value::U64(u64::from(slot.direction()));
+                        (direction, direction)
+                    }
+                    Part::Size => {
+                        let size = Value::U64(u64::from(slot.size()));
+                        (size, size)
+                    }
+                    Part::Piat => (self.unit.value(slot.piat), self.unit.value(0)),
+                };
+                std::iter::once(first).chain(std::iter::repeat_n(others, slot.repeat as usize - 1))
+            })
+            .chain(std::iter::repeat(Value::I64(-1)))
+            .take(length)
+    }
+
+    fn push(self, out: &mut Vec<u8>, comma: &[u8]) {
+        out.push(b'[');
+        for (i, value) in self.values().enumerate() {
+            if i > 0 {
+                out.extend_from_slice(comma);
+            }
+            value.push_json(out);
+        }
+        out.push(b']');
+    }
+}
+
+/// Numbers and strings as `serde_json` writes them: the shortest digits that read back as the same
+/// number, `86.0` for a whole one.
+fn push<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("memory takes every write, a scalar has no bad keys");
+}
+
+fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
+    for (i, octet) in octets.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b'.');
+        }
+        push(out, &octet);
+    }
+}
+
+/// As `inet_ntop`, whose `::1.2.3.4` std writes as `::102:304`.
+fn push_ipv6(out: &mut Vec<u8>, ip: &Ipv6Addr) {
+    let [a, b, c, d, e, f, g, _] = ip.segments();
+    if [a, b, c, d, e, f] == [0; 6] && g != 0 {
+        out.extend_from_slice(b"::");
+        let [.., w, x, y, z] = ip.octets();
+        push_ipv4(out, [w, x, y, z]);
+        return;
+    }
+    write!(out, "{ip}").expect("memory takes every write");
+}
+
+fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (i, byte) in bytes.iter().enumerate() {
+        if i > 0 {
+            out.push(b':');
+        }
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: Value) -> String {
+        let mut out = Vec::new();
+        value.push_text(&mut out);
+        String::from_utf8(out).expect("text is UTF-8")
+    }
+
+    fn json(value: Value) -> String {
+        let mut out = Vec::new();
+        value.push_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    fn list(slots: &[Slot], length: u32, part: Part) -> Value<'_> {
+        Value::List(List {
+            slots,
+            length,
+            part,
+            unit: TimeUnit::Ms,
+        })
+    }
+
+    #[test]
+    fn addresses_are_written_as_inet_ntop_does() {
+        for address in [
+            "0.0.0.0",
+            "203.0.113.9",
+            "::",
+            "::1",
+            "::ffff",
+            "::1.2.3.4",
+            "::ffff:1.2.3.4",
+            "::ffff:0:102:304",
+            "64:ff9b::102:304",
+            "1:0:0:2::3",
+            "2001:db8:0:1:1:1:1:1",
+            "fe80::1:2:3",
+        ] {
+            let ip: IpAddr = address.parse().expect("an address");
+            assert_eq!(text(Value::Ip(ip)), address);
+            assert_eq!(json(Value::Ip(ip)), format!("\"{address}\""));
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (x, written) in [
+            (86.0, "86.0"),
+            (0.1, "0.1"),
+            (1.0 / 3.0, "0.3333333333333333"),
+        ] {
+            assert_eq!(json(Value::F64(x)), written);
+        }
+        assert_eq!(json(Value::U64(u64::MAX)), "18446744073709551615");
+        assert_eq!(json(Value::I64(-1)), "-1");
+        assert_eq!(
+            (json(Value::Null), text(Value::Null)),
+            ("null".into(), String::new())
+        );
+        assert_eq!(
+            (json(Value::Bool(true)), text(Value::Bool(true))),
+            ("true".into(), "True".into())
+        );
+    }
+
+    #[test]
+    fn runs_become_packets() {
+        let runs = [
+            Slot {
+                piat: 0,
+                size_direction: 60,
+                repeat: 1,
+            },
+            Slot {
+                piat: 7,
+                size_direction: 1_514 | Slot::REVERSE,
+                repeat: 3,
+            },
+        ];
+        assert_eq!(json(list(&runs, 6, Part::Direction)), "[0,1,1,1,-1,-1]");
+        assert_eq!(
+            json(list(&runs, 6, Part::Size)),
+            "[60,1514,1514,1514,-1,-1]"
+        );
+        assert_eq!(json(list(&runs, 6, Part::Piat)), "[0,7,0,0,-1,-1]");
+        assert_eq!(text(list(&runs, 2, Part::Size)), "[60, 1514]");
+        assert_eq!(json(list(&[], 2, Part::Size)), "[-1,-1]");
+    }
+
+    #[test]
+    fn lost_slot_ends_the_list() {
+        let runs = [
+            Slot {
+                piat: 0,
+                size_direction: 60,
+                repeat: 1,
+            },
+            Slot::default(),
+            Slot {
+                piat: 7,
+                size_direction: 61,
+                repeat: 1,
+            },
+        ];
+        assert_eq!(json(list(&runs, 3, Part::Size)), "[60,-1,-1]");
+    }
+}

@@ -1,0 +1,89 @@
+//! Which file does the next flow go to?
+
+use std::path::{Path, PathBuf};
+
+use super::lines::{Lines, Mode};
+use super::{Destination, Error, Options};
+
+/// One file, or a row of numbered files.
+pub struct Files {
+    options: Options,
+    mode: Mode,
+    current: Option<Lines>,
+    /// Number of the current file.
+    index: u64,
+    /// Flows in it.
+    flows: u64,
+}
+
+impl Files {
+    /// Opens nothing yet. `mode` is for a single file; numbered ones are always replaced.
+    pub fn new(options: Options, mode: Mode) -> Self {
+        Self {
+            options,
+            mode,
+            current: None,
+            index: 0,
+            flows: 0,
+        }
+    }
+
+    /// The file for one more flow, and whether it is a new one.
+    pub fn next(&mut self) -> Result<(&mut Lines, bool), Error> {
+        if let Some(most) = self.options.flows_per_file
+            && self.flows >= most.get()
+        {
+            self.flush()?;
+            self.current = None;
+            self.index += 1;
+            self.flows = 0;
+        }
+        let is_new = self.flows == 0;
+        self.open()?;
+        self.flows += 1;
+        let lines = self.current.as_mut().expect("it was opened above");
+        Ok((lines, is_new))
+    }
+
+    /// The file as it is, for something that is no flow.
+    pub fn current(&mut self) -> Result<&mut Lines, Error> {
+        self.open()?;
+        Ok(self.current.as_mut().expect("it was opened above"))
+    }
+
+    /// Writes what is in memory.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.current {
+            Some(lines) => lines.flush(),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
+        if self.current.is_some() {
+            return Ok(());
+        }
+        let lines = match (&self.options.destination, self.options.flows_per_file) {
+            (Destination::File(path), Some(_)) => {
+                let index = match self.options.rotate_files {
+                    Some(files) => self.index % files.get(),
+                    None => self.index,
+                };
+                Lines::open(&Destination::File(numbered(path, index)), Mode::Replace)?
+            }
+            (destination, _) => Lines::open(destination, self.mode)?,
+        };
+        self.current = Some(lines);
+        Ok(())
+    }
+}
+
+/// `flows.csv` → `flows.0.csv`; `flows` → `flows.0`.
+fn numbered(path: &Path, index: u64) -> PathBuf {
+    let mut extension = index.to_string();
+    if let Some(old) = path.extension() {
+        extension.push('.');
+        extension.push_str(&old.to_string_lossy());
+    }
+    path.with_extension(extension)
+}

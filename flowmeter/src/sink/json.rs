@@ -1,0 +1,185 @@
+//! How is a flow written as a line of JSON?
+
+use std::sync::Arc;
+
+use super::files::Files;
+use super::lines::Mode;
+use super::{Error, Options, Sink};
+use crate::fields::Schema;
+use crate::record::Flow;
+
+/// A log of JSON objects, one a line. An existing file is added to.
+pub struct Json {
+    schema: Arc<Schema>,
+    /// `{"id":`, `,"expiration_id":`, … of each column.
+    names: Vec<Box<[u8]>>,
+    files: Files,
+}
+
+impl Json {
+    /// Opens the log.
+    pub fn open(options: Options, schema: Arc<Schema>) -> Result<Self, Error> {
+        let names = names(&schema);
+        let mut files = Files::new(options, Mode::Append);
+        files.current()?;
+        Ok(Self {
+            schema,
+            names,
+            files,
+        })
+    }
+}
+
+impl Sink for Json {
+    fn write(&mut self, flow: &Flow) -> Result<(), Error> {
+        let (lines, _) = self.files.next()?;
+        lines.line(|out| push(out, &self.names, &self.schema, flow))
+    }
+
+    fn write_json(&mut self, record: &serde_json::Value) -> Result<(), Error> {
+        self.files.current()?.line(|out| {
+            serde_json::to_writer(&mut *out, record).expect("a `Value` has string keys");
+            out.push(b'\n');
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.files.flush()
+    }
+}
+
+fn names(schema: &Schema) -> Vec<Box<[u8]>> {
+    let columns = schema.columns().enumerate();
+    columns
+        .map(|(i, column)| {
+            let open = if i == 0 { '{' } else { ',' };
+            // Names of columns are made of characters that JSON does not escape.
+            format!("{open}\"{}\":", column.name)
+                .into_bytes()
+                .into_boxed_slice()
+        })
+        .collect()
+}
+
+fn push(out: &mut Vec<u8>, names: &[Box<[u8]>], schema: &Schema, flow: &Flow) {
+    let mut names = names.iter();
+    schema.visit(flow, |value| {
+        if let Some(name) = names.next() {
+            out.extend_from_slice(name);
+        }
+        value.push_json(out);
+    });
+    out.extend_from_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use flowmeter_common::knobs::Knobs;
+    use flowmeter_common::packet::Layer;
+
+    use super::*;
+    use crate::dissect::Layer7;
+    use crate::fields::{self, TimeUnit};
+    use crate::record::example;
+
+    const CORE: fields::Options = fields::Options {
+        accounting: Layer::Link,
+        unit: TimeUnit::Ms,
+        statistics: false,
+        splt: 0,
+        dissection: false,
+        tunnels: false,
+        visibility: false,
+        extras: false,
+    };
+
+    fn line(options: fields::Options) -> String {
+        let knobs = Knobs {
+            statistics: options.statistics,
+            splt: options.splt,
+            tick_ns: options.unit.tick_ns(),
+            ..Knobs::default()
+        };
+        let mut flow = example::handshake(&knobs);
+        flow.layer7 = Some(Layer7 {
+            application_name: "TLS".into(),
+            requested_server_name: "a\"b\n".into(),
+            ..Layer7::default()
+        });
+        let schema = Schema::new(options);
+        let mut out = Vec::new();
+        push(&mut out, &names(&schema), &schema, &flow);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn core_line() {
+        assert_eq!(
+            line(CORE),
+            r#"{"id":0,"expiration_id":0,"src_ip":"10.0.0.1","src_mac":"02:00:00:00:00:aa","src_oui":"02:00:00","src_port":40000,"dst_ip":"192.0.2.7","dst_mac":"02:00:00:bb:00:01","dst_oui":"02:00:00","dst_port":443,"protocol":6,"ip_version":4,"vlan_id":0,"bidirectional_first_seen_ms":1700000000000,"bidirectional_last_seen_ms":1700000000022,"bidirectional_duration_ms":22,"bidirectional_packets":3,"bidirectional_bytes":460,"src2dst_first_seen_ms":1700000000000,"src2dst_last_seen_ms":1700000000022,"src2dst_duration_ms":22,"src2dst_packets":2,"src2dst_bytes":360,"dst2src_first_seen_ms":1700000000002,"dst2src_last_seen_ms":1700000000002,"dst2src_duration_ms":0,"dst2src_packets":1,"dst2src_bytes":100}
+"#
+        );
+    }
+
+    #[test]
+    fn every_group_reads_back() {
+        let all = fields::Options {
+            statistics: true,
+            splt: 5,
+            dissection: true,
+            tunnels: true,
+            visibility: true,
+            extras: true,
+            ..CORE
+        };
+        let line: serde_json::Value = serde_json::from_str(&line(all)).expect("valid JSON");
+        let object = line.as_object().expect("an object");
+        assert_eq!(object.len(), fields::columns::all().count());
+        assert_eq!(line["splt_direction"], serde_json::json!([0, 1, 0, -1, -1]));
+        assert_eq!(line["splt_ps"], serde_json::json!([60, 100, 300, -1, -1]));
+        assert_eq!(line["splt_piat_ms"], serde_json::json!([0, 2, 20, -1, -1]));
+        assert_eq!(line["requested_server_name"], "a\"b\n");
+        assert_eq!(line["system_process_pid"], -1);
+        assert_eq!(line["flow_end_reason"], "idle timeout");
+        assert_eq!(line["src2dst_tcp_flags"], 0x1a);
+        assert_eq!(line["src2dst_icmp_type"], serde_json::Value::Null);
+        assert_eq!(line["bidirectional_payload_bytes"], 298);
+    }
+
+    #[test]
+    fn whole_means_have_a_fraction_and_whole_times_none() {
+        let line = line(fields::Options {
+            statistics: true,
+            ..CORE
+        });
+        assert!(
+            line.contains(r#""bidirectional_min_piat_ms":2,"bidirectional_mean_piat_ms":11.0,"#),
+            "{line}"
+        );
+        assert!(
+            line.contains(
+                r#""dst2src_min_ps":100,"dst2src_mean_ps":100.0,"dst2src_stddev_ps":0.0,"#
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn finer_times_have_fractions_of_ms() {
+        let options = fields::Options {
+            statistics: true,
+            splt: 4,
+            unit: TimeUnit::Us,
+            ..CORE
+        };
+        let line = line(options);
+        assert!(
+            line.contains(r#""bidirectional_min_piat_ms":1.7,"bidirectional_mean_piat_ms":10.9,"#),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("\"splt_piat_ms\":[0.0,1.7,20.1,-1]}\n"),
+            "{line}"
+        );
+    }
+}
