@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flowmeter_common::knobs::Knobs;
 
+use crate::capture::kernel::{Direction, Ingress};
 use crate::fields::Schema;
 use crate::sink;
 
@@ -46,25 +47,3 @@ pub struct LivePlan {
 
 /// The key of a flow has eight bits for the interface.
 pub const MAX_INTERFACES: usize = 255;
-
-/// Where received packets are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ingress {
-    /// XDP where the driver has it, else tcx.
-    Auto,
-    /// XDP, in the driver.
-    Xdp,
-    /// tcx, or clsact before kernel 6.6.
-    Tcx,
-}
-
-/// Which packets are metered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Received and sent ones.
-    Both,
-    /// Received ones.
-    Ingress,
-    /// Sent ones.
-    Egress,
-}

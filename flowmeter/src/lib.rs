@@ -1,10 +1,13 @@
 //! A Linux host flow meter.
 
+pub mod capture;
 pub mod cli;
+pub mod collector;
 pub mod config;
 pub mod fields;
 pub mod record;
 pub mod sink;
+pub mod table;
 
 /// Stand-in until the dissector is merged.
 pub mod dissect {

@@ -8,7 +8,8 @@ use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
-use crate::config::{Direction, Ingress, LivePlan, MAX_INTERFACES};
+use crate::capture::kernel::{Direction, Ingress};
+use crate::config::{LivePlan, MAX_INTERFACES};
 use crate::fields;
 use crate::sink::Format;
 

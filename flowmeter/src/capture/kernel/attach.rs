@@ -1,0 +1,148 @@
+//! Where do the programs sit?
+
+use std::fmt;
+
+use aya::Ebpf;
+use aya::programs::tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+
+use super::{Direction, Error, Ingress, Interface, Options, classifier, sys, xdp};
+
+/// A place where packets are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP in the driver, ingress.
+    Xdp,
+    /// tcx or clsact, ingress.
+    TcIngress,
+    /// tcx or clsact, egress.
+    TcEgress,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "XDP",
+            Self::TcIngress => "tc ingress",
+            Self::TcEgress => "tc egress",
+        })
+    }
+}
+
+const XDP: &str = "flowmeter_xdp";
+const TC_IN: &str = "flowmeter_tc_in";
+const TC_OUT: &str = "flowmeter_tc_out";
+
+/// What is attached. The links also go with the programs.
+#[derive(Default)]
+pub(super) struct Attached {
+    xdp: Vec<XdpLinkId>,
+    tc: Vec<(&'static str, SchedClassifierLinkId)>,
+    /// By interface.
+    pub(super) hooks: Vec<Vec<Hook>>,
+}
+
+impl Attached {
+    /// Takes everything off. What fails is gone with the process.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
+        for link in self.xdp.drain(..) {
+            if let Ok(program) = xdp(ebpf, XDP) {
+                let _ = program.detach(link);
+            }
+        }
+        for (name, link) in self.tc.drain(..) {
+            if let Ok(program) = classifier(ebpf, name) {
+                let _ = program.detach(link);
+            }
+        }
+    }
+}
+
+/// Attaches the programs to each interface.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    interfaces: &[Interface],
+    options: &Options,
+) -> Result<Attached, Error> {
+    let mut attached = Attached::default();
+    for interface in interfaces {
+        let mut hooks = Vec::new();
+        // Each packet on the loopback is sent and then received: one side is enough.
+        let both = options.direction == Direction::Both;
+        if both || options.direction == Direction::Ingress {
+            hooks.push(ingress(ebpf, interface, options.ingress, &mut attached)?);
+        }
+        if options.direction == Direction::Egress || both && !interface.loopback {
+            let link = tc(ebpf, TC_OUT, interface, TcAttachType::Egress, Hook::TcEgress)?;
+            attached.tc.push((TC_OUT, link));
+            hooks.push(Hook::TcEgress);
+        }
+        attached.hooks.push(hooks);
+    }
+    Ok(attached)
+}
+
+fn ingress(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    wanted: Ingress,
+    attached: &mut Attached,
+) -> Result<Hook, Error> {
+    if wanted != Ingress::Tcx && !(wanted == Ingress::Auto && interface.loopback) {
+        let program: &mut Xdp = xdp(ebpf, XDP)?;
+        match program.attach_to_if_index(interface.index, XdpMode::Driver) {
+            Ok(link) => {
+                attached.xdp.push(link);
+                return Ok(Hook::Xdp);
+            }
+            // Not generic XDP in its place: that sees merged packets without their number.
+            Err(e) if wanted == Ingress::Auto && !is_fatal(&e) => {}
+            Err(e) => return Err(failed(Hook::Xdp, interface, e)),
+        }
+    }
+    let link = tc(ebpf, TC_IN, interface, TcAttachType::Ingress, Hook::TcIngress)?;
+    attached.tc.push((TC_IN, link));
+    Ok(Hook::TcIngress)
+}
+
+/// Attaches a tc program: by tcx, or by clsact where the kernel has no tcx (before 6.6).
+fn tc(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    interface: &Interface,
+    kind: TcAttachType,
+    hook: Hook,
+) -> Result<SchedClassifierLinkId, Error> {
+    let program: &mut SchedClassifier = classifier(ebpf, name)?;
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    match program.attach_with_options(&interface.name, kind, last) {
+        Ok(link) => return Ok(link),
+        Err(e) if is_fatal(&e) => return Err(failed(hook, interface, e)),
+        Err(_) => {}
+    }
+    // An error here is that there is one already, or shows in the attachment.
+    let _ = tc::qdisc_add_clsact(&interface.name);
+    program
+        .attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(NlOptions::default()))
+        .map_err(|e| failed(hook, interface, e))
+}
+
+/// Whether another way of attaching would fail for the same reason.
+fn is_fatal(error: &ProgramError) -> bool {
+    matches!(sys::os_error(error), Some(libc::EPERM | libc::ENODEV))
+}
+
+fn failed(hook: Hook, interface: &Interface, error: ProgramError) -> Error {
+    let advice = match sys::os_error(&error) {
+        Some(libc::EPERM) => return Error::NotPermitted,
+        Some(libc::EBUSY | libc::EEXIST) => {
+            ": another XDP program is there; use `--ingress tcx`"
+        }
+        Some(libc::EOPNOTSUPP) if hook == Hook::Xdp => {
+            ": its driver has no native XDP; use `--ingress auto`"
+        }
+        _ => "",
+    };
+    Error::Attach { hook, interface: interface.name.to_string(), advice, source: Box::new(error) }
+}

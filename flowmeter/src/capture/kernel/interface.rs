@@ -1,0 +1,99 @@
+//! What is known of an interface?
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flowmeter_common::counter::MAX_INTERFACES;
+use flowmeter_common::parse::next;
+
+use super::{Error, sys};
+
+/// A network interface.
+#[derive(Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its index.
+    pub index: u32,
+    /// What its frames start with, see [`next`].
+    pub link: u32,
+    /// Whether it is the loopback: every packet is seen on both sides of it.
+    pub loopback: bool,
+    /// Its own counters when the meter started.
+    pub before: Traffic,
+    promiscuous: Option<OwnedFd>,
+}
+
+/// What an interface counts itself; packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Received, before any that the meter's hook does not see, e.g. dropped by the driver.
+    pub rx_packets: u64,
+    /// Sent.
+    pub tx_packets: u64,
+}
+
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` (Linux, `if_arp.h`): frames with an Ethernet header.
+const ETHERNET_TYPES: [u32; 2] = [1, 772];
+
+impl Interface {
+    /// The interface's own counters now.
+    pub fn traffic(&self) -> Traffic {
+        traffic(&self.name)
+    }
+
+    /// The interface's own counters since the meter started.
+    pub fn traffic_since(&self) -> Traffic {
+        let now = self.traffic();
+        Traffic {
+            rx_packets: now.rx_packets.wrapping_sub(self.before.rx_packets),
+            tx_packets: now.tx_packets.wrapping_sub(self.before.tx_packets),
+        }
+    }
+
+    /// Has the interface take packets for others too, until this value goes.
+    pub(super) fn hold_promiscuous(&mut self) {
+        self.promiscuous = sys::promiscuous(self.index).ok();
+    }
+}
+
+/// Looks the interfaces up.
+pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
+    if names.len() > MAX_INTERFACES {
+        return Err(Error::TooMany);
+    }
+    let mut found: Vec<Interface> = Vec::with_capacity(names.len());
+    for name in names {
+        let index = CString::new(name.as_str()).ok().and_then(|name| sys::interface_index(&name));
+        let index = index.ok_or_else(|| Error::NoInterface(name.clone()))?;
+        if found.iter().any(|i| i.index == index) {
+            return Err(Error::Twice(name.clone()));
+        }
+        let kind = number(name, "type").unwrap_or(1) as u32;
+        found.push(Interface {
+            name: name.as_str().into(),
+            index,
+            link: if ETHERNET_TYPES.contains(&kind) { next::ETHERNET } else { next::IP },
+            loopback: kind == 772,
+            before: traffic(name),
+            promiscuous: None,
+        });
+    }
+    Ok(found)
+}
+
+fn traffic(name: &str) -> Traffic {
+    Traffic {
+        rx_packets: number(name, "statistics/rx_packets").unwrap_or(0),
+        tx_packets: number(name, "statistics/tx_packets").unwrap_or(0),
+    }
+}
+
+/// A number that sysfs has of an interface.
+fn number(name: &str, file: &str) -> Option<u64> {
+    let path: PathBuf = ["/sys/class/net", name, file].iter().collect();
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}

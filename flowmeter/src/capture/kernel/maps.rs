@@ -1,0 +1,199 @@
+//! How does userspace read the kernel's maps and rings?
+
+use std::io;
+use std::os::fd::AsFd;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use flowmeter_common::event::{
+    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
+};
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::lifetime::EndReason;
+use flowmeter_common::packet::Packet;
+use flowmeter_common::splt::{CHUNK_SLOTS, Chunk, ChunkKey, Slot};
+use flowmeter_common::tally::Record;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::sys::{self, Batch};
+use super::{Error, Interface, Kernel, xdp};
+
+/// What was taken out of a ring: an ended flow, or a packet that the kernel had no room for.
+#[derive(Clone, Copy, Debug)]
+pub enum Drained<'a> {
+    /// A flow has ended.
+    Record(EndReason, &'a Record),
+    /// A packet to be metered here: interface, time (ns since the epoch), packet.
+    Overflow(u8, u64, &'a Packet),
+}
+
+/// The ring of ended flows.
+pub struct RecordRing(RingBuf<MapData>);
+
+impl RecordRing {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        ring(ebpf, "RECORDS").map(Self)
+    }
+
+    /// Takes the next event; false if there is none.
+    pub fn next(&mut self, mut take: impl FnMut(Drained<'_>)) -> bool {
+        let Some(event) = self.0.next() else { return false };
+        let Some((kind, _)) = u32::read_from_prefix(&event).ok() else { return true };
+        if kind == KIND_RECORD {
+            if let Ok((e, _)) = RecordEvent::read_from_prefix(&event) {
+                let reason = EndReason::from_u32(e.reason).unwrap_or(EndReason::Forced);
+                take(Drained::Record(reason, &e.record));
+            }
+        } else if kind == KIND_OVERFLOW {
+            if let Ok((e, _)) = OverflowEvent::read_from_prefix(&event) {
+                take(Drained::Overflow(e.interface as u8, e.time_ns, &e.packet));
+            }
+        }
+        true
+    }
+}
+
+/// The ring of packets for the dissector.
+pub struct PacketRing(RingBuf<MapData>);
+
+impl PacketRing {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        ring(ebpf, "PACKETS").map(Self)
+    }
+
+    /// Takes the next packet, from its IP header on; false if there is none.
+    pub fn next(&mut self, mut take: impl FnMut(&PacketEvent, &[u8])) -> bool {
+        let Some(event) = self.0.next() else { return false };
+        if let Ok((head, rest)) = PacketEvent::read_from_prefix(&event) {
+            take(&head, rest.get(..head.captured as usize).unwrap_or(rest));
+        }
+        true
+    }
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::NoObject)?;
+    RingBuf::try_from(map)
+        .map_err(|e| Error::Map { act: "open", map: name, source: sys::map_error(&e) })
+}
+
+/// Elements read in one call.
+const BATCH: usize = 512;
+
+/// A value of the flow map.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct Element {
+    lock: u32,
+    state: u32,
+    record: Record,
+}
+
+/// The map of flows, walked slice by slice.
+pub struct FlowMap {
+    map: Map,
+    cursor: Option<u32>,
+    keys: Box<[FlowKey]>,
+    values: Box<[Element]>,
+}
+
+/// What a slice of the map had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// Flows in the slice.
+    pub flows: usize,
+    /// Whether the slice was the last.
+    pub end: bool,
+}
+
+impl FlowMap {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            map: ebpf.take_map("FLOWS").ok_or(Error::NoObject)?,
+            cursor: None,
+            keys: vec![FlowKey::default(); BATCH].into(),
+            values: vec![Element::default(); BATCH].into(),
+        })
+    }
+
+    /// Reads the next slice of flows. After the end it begins anew.
+    pub fn slice(&mut self, mut see: impl FnMut(&FlowKey, &Record)) -> Result<Taken, Error> {
+        let Map::HashMap(data) = &self.map else { return Err(Error::NoObject) };
+        let fd = data.fd().as_fd();
+        let batch = sys::lookup_batch(fd, &mut self.cursor, &mut self.keys, &mut self.values)
+            .map_err(|source| Error::Map { act: "read", map: "FLOWS", source })?;
+        let (flows, end) = match batch {
+            Batch::More(n) => (n, false),
+            Batch::End(n) => (n, true),
+        };
+        for (key, value) in self.keys.iter().zip(&*self.values).take(flows) {
+            see(key, &value.record);
+        }
+        Ok(Taken { flows, end })
+    }
+}
+
+impl Kernel {
+    /// Hands those flows with these keys that have ended by `now_ns` to the record ring, or all
+    /// if `force`. Returns how many keys are dealt with: fewer if the ring is full.
+    pub fn reap(&mut self, keys: &[FlowKey], now_ns: u64, force: bool) -> Result<usize, Error> {
+        let program: &mut Xdp = xdp(&mut self.ebpf, "flowmeter_reap")?;
+        let mut done = 0;
+        for keys in keys.chunks(MAX_REAP) {
+            let request = ReapRequest { now_ns, force: force.into(), count: keys.len() as u32 };
+            let mut data = Vec::with_capacity(16 + size_of_val(keys));
+            data.extend_from_slice(request.as_bytes());
+            data.extend_from_slice(keys.as_bytes());
+            let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
+            let result = program.test_run(options).map_err(|e| Error::Reap(Box::new(e)))?;
+            let n = (result.return_value as usize).min(keys.len());
+            done += n;
+            if n < keys.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// The map of SPLT slots.
+pub struct SpltMap {
+    map: Map,
+    name: &'static str,
+}
+
+impl SpltMap {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        Ok(Self { map: ebpf.take_map(name).ok_or(Error::NoObject)?, name })
+    }
+
+    /// Takes the slots of a record that has ended. A slot that found no room in the map has
+    /// `repeat` 0.
+    pub fn slots(&mut self, record: &Record) -> Result<Vec<Slot>, Error> {
+        let Map::HashMap(data) = &self.map else { return Err(Error::NoObject) };
+        let count = record.splt_slots as usize;
+        let mut slots = Vec::with_capacity(count);
+        for chunk in 0..count.div_ceil(CHUNK_SLOTS) {
+            let key = ChunkKey { uid: record.uid, chunk: chunk as u32, reserved: 0 };
+            let found: Option<Chunk> = sys::take_element(data.fd().as_fd(), &key)
+                .map_err(|source| Error::Map { act: "read", map: self.name, source })?;
+            slots.extend(found.unwrap_or_else(Chunk::new_zeroed).slots);
+        }
+        slots.truncate(count);
+        Ok(slots)
+    }
+}
+
+/// Tells the programs of the interfaces after the first.
+pub(super) fn name_interfaces(ebpf: &mut Ebpf, interfaces: &[Interface]) -> Result<(), Error> {
+    let failed = |source: io::Error| Error::Map { act: "write", map: "INTERFACES", source };
+    let map = ebpf.map_mut("INTERFACES").ok_or(Error::NoObject)?;
+    let mut map: HashMap<_, u32, [u32; 2]> =
+        HashMap::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;
+    for (number, interface) in interfaces.iter().enumerate() {
+        map.insert(interface.index, [number as u32, interface.link], 0)
+            .map_err(|e| failed(sys::map_error(&e)))?;
+    }
+    Ok(())
+}

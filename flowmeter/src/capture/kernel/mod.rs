@@ -1,0 +1,278 @@
+//! How are the kernel programs loaded, attached and talked to?
+//!
+//! The only place that knows `aya`. [`Kernel`] has the programs and their maps for as long as it
+//! lives; dropped, it leaves nothing attached.
+
+mod attach;
+mod counters;
+mod interface;
+mod maps;
+mod sys;
+
+use std::time::Duration;
+
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use flowmeter_common::counter::MAX_INTERFACES;
+use flowmeter_common::event::MAX_SNAPSHOT;
+use flowmeter_common::knobs::Knobs;
+use flowmeter_common::splt::CHUNK_SLOTS;
+use thiserror::Error;
+
+pub use attach::Hook;
+pub use counters::{Balance, Tally};
+pub use interface::{Interface, Traffic};
+pub use maps::{Drained, FlowMap, PacketRing, RecordRing, SpltMap, Taken};
+
+/// Where received packets are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// XDP where the driver has it, else tcx.
+    Auto,
+    /// XDP, in the driver.
+    Xdp,
+    /// tcx, or clsact before kernel 6.6.
+    Tcx,
+}
+
+/// Which packets are metered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received and sent ones.
+    Both,
+    /// Received ones.
+    Ingress,
+    /// Sent ones.
+    Egress,
+}
+
+/// What the kernel half is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The interfaces to meter.
+    pub interfaces: Vec<String>,
+    /// Where received packets are seen.
+    pub ingress: Ingress,
+    /// Which packets are metered.
+    pub direction: Direction,
+    /// What to meter by.
+    pub knobs: Knobs,
+    /// Flows that the map has room for.
+    pub max_flows: u32,
+    /// Bytes of a packet that the dissector gets.
+    pub snapshot_length: u16,
+    /// Whether the interfaces take packets for others too.
+    pub promiscuous: bool,
+}
+
+/// Why the kernel half could not be set up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The program was built without the kernel programs.
+    #[error("this flowmeter was built without its kernel programs; build it with `cargo xtask run`")]
+    NoObject,
+    /// There is no such interface.
+    #[error("no interface `{0}`; `ip link` lists those there are")]
+    NoInterface(String),
+    /// An interface is named twice.
+    #[error("interface `{0}` is named twice")]
+    Twice(String),
+    /// There are too many interfaces.
+    #[error("one meter can have {MAX_INTERFACES} interfaces; start another for the rest")]
+    TooMany,
+    /// The process may not.
+    #[error(
+        "not permitted to load kernel programs: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; \
+         run as root"
+    )]
+    NotPermitted,
+    /// The object could not be loaded.
+    #[error("failed to load the kernel programs; `flowmeter doctor` says what this kernel lacks")]
+    Load(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("the kernel refused program `{name}`; `flowmeter doctor` says what it lacks")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A program could not be attached.
+    #[error("failed to attach {hook} to `{interface}`{advice}")]
+    Attach {
+        /// The hook.
+        hook: Hook,
+        /// The interface.
+        interface: String,
+        /// What to do.
+        advice: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A map is not what it should be.
+    #[error("failed to {act} map `{map}`")]
+    Map {
+        /// What was tried.
+        act: &'static str,
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The reaper did not run.
+    #[error("failed to take flows out of the kernel's map")]
+    Reap(#[source] Box<ProgramError>),
+}
+
+/// The loaded and attached programs.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// The interfaces metered, by number.
+    pub interfaces: Vec<Interface>,
+    attached: attach::Attached,
+    /// Wall clock minus monotonic clock, as the programs have it; ns.
+    pub wall_offset: i64,
+}
+
+/// The object, built by `cargo xtask ebpf`; empty if it was not.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowmeter.o"));
+
+/// Sequences of so many packets have their slots' memory taken at the start.
+const DENSE_SPLT: u32 = 2 * CHUNK_SLOTS as u32;
+
+impl Kernel {
+    /// Loads the programs and attaches them.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::NoObject);
+        }
+        let interfaces = interface::resolve(&options.interfaces)?;
+        let wall_offset = sys::wall_offset();
+        let mut ebpf = load(options, &interfaces, wall_offset)?;
+        maps::name_interfaces(&mut ebpf, &interfaces)?;
+        let attached = attach::attach(&mut ebpf, &interfaces, options)?;
+        let mut kernel = Self { ebpf, interfaces, attached, wall_offset };
+        if options.promiscuous {
+            for interface in &mut kernel.interfaces {
+                interface.hold_promiscuous();
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// The hooks in use, by interface.
+    pub fn hooks(&self) -> impl Iterator<Item = (&Interface, &[Hook])> {
+        self.interfaces.iter().zip(self.attached.hooks.iter().map(Vec::as_slice))
+    }
+
+    /// Takes the map of flows, once.
+    pub fn flow_map(&mut self) -> Result<FlowMap, Error> {
+        FlowMap::take(&mut self.ebpf)
+    }
+
+    /// Takes the ring of ended flows, once.
+    pub fn record_ring(&mut self) -> Result<RecordRing, Error> {
+        RecordRing::take(&mut self.ebpf)
+    }
+
+    /// Takes the ring of packets for the dissector, once.
+    pub fn packet_ring(&mut self) -> Result<PacketRing, Error> {
+        PacketRing::take(&mut self.ebpf)
+    }
+
+    /// Takes the map of SPLT slots for flows of up to `packets`, once.
+    pub fn splt_map(&mut self, packets: u32) -> Result<SpltMap, Error> {
+        SpltMap::take(&mut self.ebpf, if packets > DENSE_SPLT { "SPLT_SPARSE" } else { "SPLT" })
+    }
+
+    /// What the programs have counted since they were loaded.
+    pub fn balance(&self) -> Result<Balance, Error> {
+        counters::read(&self.ebpf, self.interfaces.len())
+    }
+
+    /// Takes every program off its hook. Packets in flight are still counted; that takes no more
+    /// than a few milliseconds.
+    pub fn detach(&mut self) {
+        self.attached.detach(&mut self.ebpf);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    /// The time now, as the programs have it; ns since the epoch.
+    pub fn now_ns(&self) -> u64 {
+        sys::monotonic_ns().wrapping_add_signed(self.wall_offset)
+    }
+
+    /// How far the wall clock has been set since the programs got it; ns.
+    pub fn clock_step(&self) -> i64 {
+        sys::wall_offset() - self.wall_offset
+    }
+}
+
+/// The wall clock; ns since the epoch.
+pub fn now_ns() -> u64 {
+    sys::realtime_ns()
+}
+
+fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result<Ebpf, Error> {
+    let knobs = &options.knobs;
+    let many = u32::from(interfaces.len() > 1);
+    let (first, link) = interfaces.first().map_or((0, 0), |i| (i.index, i.link));
+    let chunks = knobs.splt.div_ceil(CHUNK_SLOTS as u32).saturating_mul(options.max_flows).max(1);
+    let sparse = u32::from(knobs.splt > DENSE_SPLT);
+    let statistics = u32::from(knobs.statistics);
+    let tunnels = u32::from(knobs.decode_tunnels);
+    let snapshot = u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32);
+    let wall_offset = wall_offset.cast_unsigned();
+    EbpfLoader::new()
+        .override_global("WALL_OFFSET", &wall_offset, true)
+        .override_global("IDLE_NS", &knobs.idle_ns, true)
+        .override_global("ACTIVE_NS", &knobs.active_ns, true)
+        .override_global("TICK_NS", &knobs.tick_ns, true)
+        .override_global("ACCOUNTING", &knobs.accounting, true)
+        .override_global("SPLT_PACKETS", &knobs.splt, true)
+        .override_global("N_DISSECTIONS", &knobs.n_dissections, true)
+        .override_global("STATISTICS", &statistics, true)
+        .override_global("DECODE_TUNNELS", &tunnels, true)
+        .override_global("SPARSE", &sparse, true)
+        .override_global("SNAPSHOT", &snapshot, true)
+        .override_global("FIRST_IFINDEX", &first, true)
+        .override_global("FIRST_LINK", &link, true)
+        .override_global("MANY", &many, true)
+        .map_max_entries("FLOWS", options.max_flows)
+        .map_max_entries(if sparse == 1 { "SPLT_SPARSE" } else { "SPLT" }, chunks)
+        .load(OBJECT)
+        .map_err(|e| if sys::is_permission(&e) { Error::NotPermitted } else { Error::Load(Box::new(e)) })
+}
+
+/// Loads an XDP program.
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let refused = |source| Error::Program { name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
+    let program: &mut Xdp = program.try_into().map_err(refused)?;
+    if program.fd().is_err() {
+        program.load().map_err(|e| not_permitted(e, refused))?;
+    }
+    Ok(program)
+}
+
+/// Loads a tc program.
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, Error> {
+    let refused = |source| Error::Program { name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
+    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    if program.fd().is_err() {
+        program.load().map_err(|e| not_permitted(e, refused))?;
+    }
+    Ok(program)
+}
+
+fn not_permitted(error: ProgramError, refused: impl Fn(ProgramError) -> Error) -> Error {
+    match sys::os_error(&error) {
+        // With an empty log it is the process that may not; else the verifier has said why.
+        Some(libc::EPERM) => Error::NotPermitted,
+        _ => refused(error),
+    }
+}

@@ -1,0 +1,221 @@
+//! Which system calls does aya lack?
+
+#![allow(unsafe_code)]
+
+use std::error::Error;
+use std::ffi::CStr;
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use aya::maps::MapError;
+use zerocopy::FromBytes;
+
+/// The batch commands' part of `union bpf_attr` (Linux, `include/uapi/linux/bpf.h`).
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The element commands' part of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: u32 = 21;
+const BPF_MAP_LOOKUP_BATCH: u32 = 24;
+/// Reads the value under its spin lock.
+const BPF_F_LOCK: u64 = 4;
+
+/// How far a batch got.
+pub enum Batch {
+    /// So many elements; there are more.
+    More(usize),
+    /// So many elements, and the map has no more.
+    End(usize),
+}
+
+/// Reads up to `count` elements of a hash map under their locks, from `cursor` on (`None` is the
+/// start), and moves the cursor. `keys` and `values` have room for `count` elements.
+pub fn lookup_batch<K: FromBytes, V: FromBytes>(
+    map: BorrowedFd<'_>,
+    cursor: &mut Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let mut next = 0u32;
+    let from = *cursor;
+    let mut attr = BatchAttr {
+        in_batch: from.as_ref().map_or(0, |c| &raw const *c as u64),
+        out_batch: &raw mut next as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: BPF_F_LOCK,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the command wants it, and keys and values have room for
+    // `count` elements and take any bytes.
+    let failed = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
+    let count = attr.count as usize;
+    match failed {
+        Ok(()) => {
+            *cursor = Some(next);
+            Ok(Batch::More(count))
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+            *cursor = None;
+            Ok(Batch::End(count))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes an element out of a hash map; `None` if it has none with this key.
+pub fn take_element<K, V: FromBytes>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = V::new_zeroed();
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        reserved: 0,
+        key: &raw const *key as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the command wants it; key and value are of the map's types.
+    match unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) } {
+        Ok(()) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// `bpf(2)`.
+///
+/// # Safety
+/// `attr` must be what the command takes.
+unsafe fn bpf<T>(command: u32, attr: &mut T) -> io::Result<()> {
+    // SAFETY: the caller vouches for `attr`.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Nanoseconds on a clock.
+fn clock_ns(clock: libc::clockid_t) -> i64 {
+    // SAFETY: a timespec is plain data.
+    let mut time: libc::timespec = unsafe { zeroed() };
+    // SAFETY: `time` is valid for writes. The clocks asked for exist on every Linux.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// The wall clock; ns since the epoch.
+pub fn realtime_ns() -> u64 {
+    clock_ns(libc::CLOCK_REALTIME).cast_unsigned()
+}
+
+/// The monotonic clock, which is the programs'; ns.
+pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC).cast_unsigned()
+}
+
+/// Wall clock minus monotonic clock; ns. The best of a few tries, which is right to about 100 ns.
+pub fn wall_offset() -> i64 {
+    let sample = |_| {
+        let before = clock_ns(libc::CLOCK_MONOTONIC);
+        let wall = clock_ns(libc::CLOCK_REALTIME);
+        let after = clock_ns(libc::CLOCK_MONOTONIC);
+        (after - before, wall - before - (after - before) / 2)
+    };
+    (0..8).map(sample).min().map_or(0, |(_, offset)| offset)
+}
+
+/// The index of the interface with this name.
+pub fn interface_index(name: &CStr) -> Option<u32> {
+    // SAFETY: `name` is a C string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// A socket that receives nothing and holds the interface in promiscuous mode while it is open.
+pub fn promiscuous(interface: u32) -> io::Result<OwnedFd> {
+    // SAFETY: has no preconditions.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was opened above and is nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a packet_mreq is plain data.
+    let mut request: libc::packet_mreq = unsafe { zeroed() };
+    request.mr_ifindex = interface.cast_signed();
+    request.mr_type = libc::PACKET_MR_PROMISC as u16;
+    // SAFETY: the option takes a packet_mreq of that size.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            size_of::<libc::packet_mreq>() as u32,
+        )
+    };
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// The system's error number at the root of an error.
+pub fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(e) = cause {
+        if let Some(number) = e.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(number);
+        }
+        if let Some(number) = of_program(e) {
+            return Some(number);
+        }
+        cause = e.source();
+    }
+    None
+}
+
+/// aya does not give every error its source.
+fn of_program(error: &(dyn Error + 'static)) -> Option<i32> {
+    use aya::programs::ProgramError;
+    match error.downcast_ref::<ProgramError>()? {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(e) => e.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// Whether the process lacks the capability for what failed.
+pub fn is_permission(error: &(dyn Error + 'static)) -> bool {
+    matches!(os_error(error), Some(libc::EPERM | libc::EACCES))
+}
+
+/// A map error as an input/output error.
+pub fn map_error(error: &MapError) -> io::Error {
+    match os_error(error) {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::other(error.to_string()),
+    }
+}

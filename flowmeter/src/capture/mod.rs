@@ -1,0 +1,3 @@
+//! Where do packets come from?
+
+pub mod kernel;

@@ -1,0 +1,210 @@
+//! How is the kernel's half of the meter emptied?
+//!
+//! By polling: rings are drained every tick, the flow map is walked slice by slice so that a
+//! silent flow is found within a second of its timeout. Nothing here waits.
+
+use std::time::{Duration, Instant};
+
+use flowmeter_common::event::PacketEvent;
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::Knobs;
+use flowmeter_common::lifetime;
+
+use crate::capture::kernel::{
+    Balance, Drained, Error, FlowMap, Kernel, PacketRing, RecordRing, SpltMap,
+};
+use crate::table::{Ended, Table};
+
+/// Empties the kernel's maps and rings.
+pub struct Collector {
+    kernel: Kernel,
+    flows: FlowMap,
+    records: RecordRing,
+    packets: PacketRing,
+    splt: Option<SpltMap>,
+    knobs: Knobs,
+    /// Flows of packets that found no room in the kernel.
+    overflow: Table,
+    /// Ended flows on their way to the engine; room that is used again.
+    ended: Vec<Ended>,
+    due: Vec<FlowKey>,
+    pass: Pass,
+    drained: u64,
+}
+
+/// Sees what the kernel hands out, in an order in which every packet of a flow comes before its
+/// end.
+pub trait Observer {
+    /// A packet for the dissector, from its IP header on.
+    fn packet(&mut self, event: &PacketEvent, ip: &[u8]);
+    /// A flow has ended.
+    fn ended(&mut self, ended: Ended);
+}
+
+/// A walk over the flow map.
+struct Pass {
+    begun: Instant,
+    slices: usize,
+    /// Slices of the last whole pass.
+    last: usize,
+    running: bool,
+}
+
+/// A silent flow is found within this time of its timeout.
+const PASS: Duration = Duration::from_millis(900);
+
+/// In how many ticks a pass is done at the latest, so that none of them is long.
+const PASS_TICKS: usize = 40;
+
+/// Events taken from a ring in one tick, so that the others get their turn.
+const MAX_EVENTS: usize = 16_384;
+
+impl Collector {
+    /// Takes the kernel half over.
+    pub fn new(mut kernel: Kernel, knobs: Knobs) -> Result<Self, Error> {
+        Ok(Self {
+            flows: kernel.flow_map()?,
+            records: kernel.record_ring()?,
+            packets: kernel.packet_ring()?,
+            splt: if knobs.splt > 0 { Some(kernel.splt_map(knobs.splt)?) } else { None },
+            kernel,
+            knobs,
+            overflow: Table::new(knobs),
+            ended: Vec::new(),
+            due: Vec::new(),
+            pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
+            drained: 0,
+        })
+    }
+
+    /// The kernel half.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// What the kernel has counted.
+    pub fn balance(&self) -> Result<Balance, Error> {
+        self.kernel.balance()
+    }
+
+    /// Flows that have been taken out of the kernel.
+    pub fn drained(&self) -> u64 {
+        self.drained
+    }
+
+    /// Flows that are metered here because the kernel had no room.
+    pub fn overflowed(&self) -> usize {
+        self.overflow.len()
+    }
+
+    /// Drains the rings and walks on over the map. Returns how many events there were: the caller
+    /// may rest a while if few.
+    pub fn tick(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
+        let events = self.drain(see)?;
+        self.sweep()?;
+        let now_ns = self.kernel.now_ns();
+        let ended = &mut self.ended;
+        self.overflow.expire(now_ns, |flow| ended.push(flow));
+        self.hand_out(see);
+        Ok(events)
+    }
+
+    /// Takes the programs off and hands out everything that is resident.
+    pub fn finish(&mut self, see: &mut impl Observer) -> Result<(), Error> {
+        self.kernel.detach();
+        loop {
+            while self.drain(see)? > 0 {}
+            let mut keys = Vec::new();
+            while !self.flows.slice(|key, _| keys.push(*key))?.end {}
+            if keys.is_empty() {
+                break;
+            }
+            let now_ns = self.kernel.now_ns();
+            let mut left = keys.as_slice();
+            while !left.is_empty() {
+                let done = self.kernel.reap(left, now_ns, true)?;
+                left = left.get(done..).unwrap_or_default();
+                while self.drain(see)? > 0 {}
+            }
+        }
+        let ended = &mut self.ended;
+        self.overflow.drain(|flow| ended.push(flow));
+        self.hand_out(see);
+        Ok(())
+    }
+
+    /// Empties the rings: records first into memory, then packets to the observer, then the
+    /// records. Whatever a record's flow sent to the dissector was in the packet ring before the
+    /// record was in its own, so it is seen before.
+    fn drain(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
+        let mut events = 0;
+        let (ended, overflow) = (&mut self.ended, &mut self.overflow);
+        let first = ended.len();
+        let mut take = |drained: Drained<'_>| match drained {
+            Drained::Record(reason, record) => {
+                ended.push(Ended { reason, record: *record, splt: Vec::new() });
+            }
+            Drained::Overflow(interface, time_ns, packet) => {
+                overflow.observe(packet, interface, time_ns, |flow| ended.push(flow));
+            }
+        };
+        while events < MAX_EVENTS && self.records.next(&mut take) {
+            events += 1;
+        }
+        if let Some(splt) = &mut self.splt {
+            for flow in self.ended.iter_mut().skip(first) {
+                if flow.record.splt_slots > 0 && flow.splt.is_empty() {
+                    flow.splt = splt.slots(&flow.record)?;
+                }
+            }
+        }
+        let mut packets = 0;
+        while packets < MAX_EVENTS && self.packets.next(|event, ip| see.packet(event, ip)) {
+            packets += 1;
+        }
+        // With packets left over, records may only follow them.
+        while packets >= MAX_EVENTS && !self.ended.is_empty() && self.packets.next(|event, ip| see.packet(event, ip)) {
+            packets += 1;
+        }
+        self.hand_out(see);
+        Ok(events + packets)
+    }
+
+    fn hand_out(&mut self, see: &mut impl Observer) {
+        for flow in self.ended.drain(..) {
+            self.drained += 1;
+            see.ended(flow);
+        }
+    }
+
+    /// Goes on over the flow map and has the flows reaped that have ended.
+    fn sweep(&mut self) -> Result<(), Error> {
+        if !self.pass.running {
+            if self.pass.begun.elapsed() < PASS {
+                return Ok(());
+            }
+            self.pass =
+                Pass { begun: Instant::now(), slices: 0, last: self.pass.slices, running: true };
+        }
+        let now_ns = self.kernel.now_ns();
+        for _ in 0..self.pass.last.div_ceil(PASS_TICKS).max(2) {
+            let (due, knobs) = (&mut self.due, &self.knobs);
+            let slice = self.flows.slice(|key, record| {
+                if lifetime::ended(record, now_ns, knobs).is_some() {
+                    due.push(*key);
+                }
+            })?;
+            self.pass.slices += 1;
+            if slice.end {
+                self.pass.running = false;
+                break;
+            }
+        }
+        if !self.due.is_empty() {
+            // Keys left over because the ring is full come again with the next pass.
+            self.kernel.reap(&self.due, now_ns, false)?;
+            self.due.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! How do packets and ended flows reach the engine?
+
+pub mod kernel;
