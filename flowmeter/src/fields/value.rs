@@ -151,11 +151,10 @@ fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
 
 /// As `inet_ntop`, whose `::1.2.3.4` std writes as `::102:304`.
 fn push_ipv6(out: &mut Vec<u8>, ip: &Ipv6Addr) {
-    let [a, b, c, d, e, f, g, _] = ip.segments();
-    if [a, b, c, d, e, f] == [0; 6] && g != 0 {
+    let number = ip.to_bits();
+    if (0x1_0000..1 << 32).contains(&number) {
         out.extend_from_slice(b"::");
-        let [.., w, x, y, z] = ip.octets();
-        push_ipv4(out, [w, x, y, z]);
+        push_ipv4(out, (number as u32).to_be_bytes());
         return;
     }
     write!(out, "{ip}").expect("memory takes every write");
@@ -250,7 +249,7 @@ mod tests {
             },
             Slot {
                 piat: 7,
-                size_direction: 1_514 | Slot::REVERSE,
+                size_direction: 0x5ea | Slot::REVERSE,
                 repeat: 3,
             },
         ];
