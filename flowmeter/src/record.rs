@@ -388,6 +388,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "one rounding on each side, the same")]
     fn sums_of_a_handshake() {
         let f = handshake(&STATISTICS);
         let both = f.totals(Side::Both, Layer::Link);

@@ -70,8 +70,8 @@ pub struct MeterArgs {
     )]
     max_nflows: u64,
 
-    /// Unit in which inter-arrival times are measured. They are written in ms: with ms, which is
-    /// what NFStream does, in whole ones.
+    /// Unit in which inter-arrival times are measured. They are written in ms whatever it is: in
+    /// whole ones with ms, else with a fraction.
     #[arg(long, value_name = "UNIT", default_value = "ms",
         value_parser = choice(&[("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)]))]
     time_unit: TimeUnit,

@@ -123,7 +123,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Action {
     /// Meter the packets of interfaces until interrupted.
-    Live(live::LiveArgs),
+    Live(Box<live::LiveArgs>),
     /// Print the columns of a flow record: name, type, unit and meaning.
     Fields(ListingArgs),
     /// Say what works on this machine, and what to do about the rest.

@@ -31,7 +31,7 @@ pub struct OutputArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Option<Vec<String>>,
 
-    /// Write keyed BLAKE2b digests for the values of these columns, separated by commas.
+    /// Write keyed digests (`BLAKE2b`) for the values of these columns, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns_to_anonymize: Vec<String>,
 

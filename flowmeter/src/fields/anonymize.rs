@@ -12,9 +12,9 @@ use blake2::digest::{KeyInit, Mac};
 
 use super::Value;
 
-/// Shortest key in bytes that a key file may have. BLAKE2b takes any; this keeps out slips.
+/// Shortest key in bytes that a key file may have. `BLAKE2b` takes any; this keeps out slips.
 const MIN_KEY: usize = 16;
-/// Longest key in bytes that BLAKE2b takes.
+/// Longest key in bytes that `BLAKE2b` takes.
 const MAX_KEY: usize = 64;
 
 /// A key, ready to digest values.

@@ -97,38 +97,56 @@ pub struct List<'a> {
     pub unit: TimeUnit,
 }
 
-impl<'a> List<'a> {
-    /// The values: integers, or numbers with a fraction for times in a unit finer than ms.
-    pub fn values(self) -> impl Iterator<Item = Value<'a>> {
-        let length = self.length as usize;
-        self.slots
-            .iter()
-            .take_while(|slot| slot.repeat > 0)
-            .flat_map(move |slot| {
-                let (first, others) = match self.part {
-                    Part::Direction => {
-                        let direction = Value::U64(u64::from(slot.direction()));
-                        (direction, direction)
-                    }
-                    Part::Size => {
-                        let size = Value::U64(u64::from(slot.size()));
-                        (size, size)
-                    }
-                    Part::Piat => (self.unit.value(slot.piat), self.unit.value(0)),
-                };
-                std::iter::once(first).chain(std::iter::repeat_n(others, slot.repeat as usize - 1))
-            })
-            .chain(std::iter::repeat(Value::I64(-1)))
-            .take(length)
+impl List<'_> {
+    /// Hands the values to `visit` in runs of equal ones, each with its length. The lengths add up
+    /// to that of the list. Values are integers, or numbers with a fraction for times in a unit
+    /// finer than ms.
+    pub fn runs(self, mut visit: impl FnMut(Value<'static>, usize)) {
+        let mut left = self.length as usize;
+        let mut run = |value, count: usize| {
+            let count = count.min(left);
+            left -= count;
+            if count > 0 {
+                visit(value, count);
+            }
+            left > 0
+        };
+        for slot in self.slots {
+            let count = slot.repeat as usize;
+            if count == 0 {
+                break;
+            }
+            let is_more = match self.part {
+                Part::Direction => run(Value::U64(u64::from(slot.direction())), count),
+                Part::Size => run(Value::U64(u64::from(slot.size())), count),
+                Part::Piat => {
+                    run(self.unit.value(slot.piat), 1) && run(self.unit.value(0), count - 1)
+                }
+            };
+            if !is_more {
+                break;
+            }
+        }
+        run(Value::I64(-1), usize::MAX);
     }
 
+    /// Each run is formatted once and then copied: most lists are mostly filling.
     fn push(self, out: &mut Vec<u8>, comma: &[u8]) {
         out.push(b'[');
-        for (i, value) in self.values().enumerate() {
-            if i > 0 {
-                out.extend_from_slice(comma);
-            }
+        let inside = out.len();
+        self.runs(|value, count| {
+            let start = out.len();
             value.push_json(out);
+            out.extend_from_slice(comma);
+            let mut missing = (count - 1) * (out.len() - start);
+            while missing > 0 {
+                let copied = missing.min(out.len() - start);
+                out.extend_from_within(start..start + copied);
+                missing -= copied;
+            }
+        });
+        if out.len() > inside {
+            out.truncate(out.len() - comma.len());
         }
         out.push(b']');
     }
@@ -151,11 +169,10 @@ fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
 
 /// As `inet_ntop`, whose `::1.2.3.4` std writes as `::102:304`.
 fn push_ipv6(out: &mut Vec<u8>, ip: &Ipv6Addr) {
-    let [a, b, c, d, e, f, g, _] = ip.segments();
-    if [a, b, c, d, e, f] == [0; 6] && g != 0 {
+    let number = ip.to_bits();
+    if (0x1_0000..1 << 32).contains(&number) {
         out.extend_from_slice(b"::");
-        let [.., w, x, y, z] = ip.octets();
-        push_ipv4(out, [w, x, y, z]);
+        push_ipv4(out, (number as u32).to_be_bytes());
         return;
     }
     write!(out, "{ip}").expect("memory takes every write");
@@ -250,7 +267,7 @@ mod tests {
             },
             Slot {
                 piat: 7,
-                size_direction: 1_514 | Slot::REVERSE,
+                size_direction: 0x5ea | Slot::REVERSE,
                 repeat: 3,
             },
         ];

@@ -31,7 +31,7 @@ impl Csv {
 
 impl Sink for Csv {
     fn write(&mut self, flow: &Flow) -> Result<(), Error> {
-        let (lines, is_new) = self.files.next()?;
+        let (lines, is_new) = self.files.for_flow()?;
         if is_new {
             lines.line(|out| {
                 let mut row = Row::new(out);

@@ -29,7 +29,7 @@ impl Files {
     }
 
     /// The file for one more flow, and whether it is a new one.
-    pub fn next(&mut self) -> Result<(&mut Lines, bool), Error> {
+    pub fn for_flow(&mut self) -> Result<(&mut Lines, bool), Error> {
         if let Some(most) = self.options.flows_per_file
             && self.flows >= most.get()
         {

@@ -32,7 +32,7 @@ impl Json {
 
 impl Sink for Json {
     fn write(&mut self, flow: &Flow) -> Result<(), Error> {
-        let (lines, _) = self.files.next()?;
+        let (lines, _) = self.files.for_flow()?;
         lines.line(|out| push(out, &self.names, &self.schema, flow))
     }
 
