@@ -6,9 +6,8 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-env-changed=FLOWMETER_BPF_OBJECT");
     let named = env::var_os("FLOWMETER_BPF_OBJECT").map(PathBuf::from);
-    let object = named.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/flowmeter.o")
-    });
+    let object = named
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/flowmeter.o"));
     println!("cargo::rerun-if-changed={}", object.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("flowmeter.o");
     let bytes = fs::read(&object).unwrap_or_else(|e| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flowmeter_common::knobs::Knobs;
 
-use crate::capture::kernel::{Direction, Ingress};
+use crate::capture::kernel::{self, Direction, Ingress};
 use crate::fields::Schema;
 use crate::sink;
 
@@ -47,3 +47,18 @@ pub struct LivePlan {
 
 /// The key of a flow has eight bits for the interface.
 pub const MAX_INTERFACES: usize = 255;
+
+impl LivePlan {
+    /// What the kernel half is to do.
+    pub fn kernel(&self) -> kernel::Options {
+        kernel::Options {
+            interfaces: self.interfaces.clone(),
+            ingress: self.ingress,
+            direction: self.direction,
+            knobs: self.knobs,
+            max_flows: self.max_flows,
+            snapshot_length: self.snapshot_length,
+            promiscuous: self.promiscuous,
+        }
+    }
+}

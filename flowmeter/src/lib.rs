@@ -1,10 +1,13 @@
 //! A Linux host flow meter.
 
+pub mod annotate;
 pub mod capture;
 pub mod cli;
 pub mod collector;
 pub mod config;
+pub mod engine;
 pub mod fields;
+pub mod health;
 pub mod record;
 pub mod sink;
 pub mod table;

@@ -66,13 +66,22 @@ impl Collector {
             flows: kernel.flow_map()?,
             records: kernel.record_ring()?,
             packets: kernel.packet_ring()?,
-            splt: if knobs.splt > 0 { Some(kernel.splt_map(knobs.splt)?) } else { None },
+            splt: if knobs.splt > 0 {
+                Some(kernel.splt_map(knobs.splt)?)
+            } else {
+                None
+            },
             kernel,
             knobs,
             overflow: Table::new(knobs),
             ended: Vec::new(),
             due: Vec::new(),
-            pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
+            pass: Pass {
+                begun: Instant::now(),
+                slices: 0,
+                last: 0,
+                running: true,
+            },
             drained: 0,
         })
     }
@@ -142,7 +151,11 @@ impl Collector {
         let first = ended.len();
         let mut take = |drained: Drained<'_>| match drained {
             Drained::Record(reason, record) => {
-                ended.push(Ended { reason, record: *record, splt: Vec::new() });
+                ended.push(Ended {
+                    reason,
+                    record: *record,
+                    splt: Vec::new(),
+                });
             }
             Drained::Overflow(interface, time_ns, packet) => {
                 overflow.observe(packet, interface, time_ns, |flow| ended.push(flow));
@@ -163,7 +176,10 @@ impl Collector {
             packets += 1;
         }
         // With packets left over, records may only follow them.
-        while packets >= MAX_EVENTS && !self.ended.is_empty() && self.packets.next(|event, ip| see.packet(event, ip)) {
+        while packets >= MAX_EVENTS
+            && !self.ended.is_empty()
+            && self.packets.next(|event, ip| see.packet(event, ip))
+        {
             packets += 1;
         }
         self.hand_out(see);
@@ -183,8 +199,12 @@ impl Collector {
             if self.pass.begun.elapsed() < PASS {
                 return Ok(());
             }
-            self.pass =
-                Pass { begun: Instant::now(), slices: 0, last: self.pass.slices, running: true };
+            self.pass = Pass {
+                begun: Instant::now(),
+                slices: 0,
+                last: self.pass.slices,
+                running: true,
+            };
         }
         let now_ns = self.kernel.now_ns();
         for _ in 0..self.pass.last.div_ceil(PASS_TICKS).max(2) {

@@ -86,13 +86,19 @@ impl Table {
     ) -> Effect {
         let (key, from_high) = FlowKey::of(p, interface);
         let hash = self.hasher.hash_one(key);
-        let found = self.index.find(hash, |&i| self.entries[i as usize].record.key == key);
+        let found = self
+            .index
+            .find(hash, |&i| self.entries[i as usize].record.key == key);
         let at = match found.copied() {
             Some(at) => {
                 let entry = &mut self.entries[at as usize];
                 if let Some(reason) = lifetime::ended(&entry.record, now_ns, &self.knobs) {
                     let record = entry.record;
-                    end(Ended { reason, record, splt: std::mem::take(&mut entry.splt) });
+                    end(Ended {
+                        reason,
+                        record,
+                        splt: std::mem::take(&mut entry.splt),
+                    });
                     self.begun += 1;
                     let uid = HOST_UID | self.begun;
                     entry.record.begin(&key, uid, p, from_high);
@@ -105,8 +111,12 @@ impl Table {
         self.link_newest(at);
         let entry = &mut self.entries[at as usize];
         let mut effect = Effect::default();
-        entry.record.add(p, from_high, now_ns, &self.knobs, &mut effect);
-        entry.splt.extend(effect.splt.slots.iter().take(effect.splt.count as usize));
+        entry
+            .record
+            .add(p, from_high, now_ns, &self.knobs, &mut effect);
+        entry
+            .splt
+            .extend(effect.splt.slots.iter().take(effect.splt.count as usize));
         effect
     }
 
@@ -132,7 +142,12 @@ impl Table {
         self.begun += 1;
         let mut record = Record::default();
         record.begin(key, HOST_UID | self.begun, p, from_high);
-        let entry = Entry { record, splt: Vec::new(), older: NONE, newer: NONE };
+        let entry = Entry {
+            record,
+            splt: Vec::new(),
+            older: NONE,
+            newer: NONE,
+        };
         let at = if let Some(at) = self.free.pop() {
             self.entries[at as usize] = entry;
             at
@@ -141,7 +156,9 @@ impl Table {
             (self.entries.len() - 1) as u32
         };
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hash, at, |&i| hasher.hash_one(entries[i as usize].record.key));
+        self.index.insert_unique(hash, at, |&i| {
+            hasher.hash_one(entries[i as usize].record.key)
+        });
         at
     }
 
@@ -153,11 +170,18 @@ impl Table {
         }
         self.free.push(at);
         let entry = &mut self.entries[at as usize];
-        Ended { reason, record: entry.record, splt: std::mem::take(&mut entry.splt) }
+        Ended {
+            reason,
+            record: entry.record,
+            splt: std::mem::take(&mut entry.splt),
+        }
     }
 
     fn unlink(&mut self, at: u32) {
-        let (older, newer) = (self.entries[at as usize].older, self.entries[at as usize].newer);
+        let (older, newer) = (
+            self.entries[at as usize].older,
+            self.entries[at as usize].newer,
+        );
         match older {
             NONE => self.oldest = newer,
             i => self.entries[i as usize].newer = newer,

@@ -74,7 +74,13 @@ pub(super) fn attach(
             hooks.push(ingress(ebpf, interface, options.ingress, &mut attached)?);
         }
         if options.direction == Direction::Egress || both && !interface.loopback {
-            let link = tc(ebpf, TC_OUT, interface, TcAttachType::Egress, Hook::TcEgress)?;
+            let link = tc(
+                ebpf,
+                TC_OUT,
+                interface,
+                TcAttachType::Egress,
+                Hook::TcEgress,
+            )?;
             attached.tc.push((TC_OUT, link));
             hooks.push(Hook::TcEgress);
         }
@@ -101,7 +107,13 @@ fn ingress(
             Err(e) => return Err(failed(Hook::Xdp, interface, e)),
         }
     }
-    let link = tc(ebpf, TC_IN, interface, TcAttachType::Ingress, Hook::TcIngress)?;
+    let link = tc(
+        ebpf,
+        TC_IN,
+        interface,
+        TcAttachType::Ingress,
+        Hook::TcIngress,
+    )?;
     attached.tc.push((TC_IN, link));
     Ok(Hook::TcIngress)
 }
@@ -124,7 +136,11 @@ fn tc(
     // An error here is that there is one already, or shows in the attachment.
     let _ = tc::qdisc_add_clsact(&interface.name);
     program
-        .attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(NlOptions::default()))
+        .attach_with_options(
+            &interface.name,
+            kind,
+            TcAttachOptions::Netlink(NlOptions::default()),
+        )
         .map_err(|e| failed(hook, interface, e))
 }
 
@@ -136,13 +152,16 @@ fn is_fatal(error: &ProgramError) -> bool {
 fn failed(hook: Hook, interface: &Interface, error: ProgramError) -> Error {
     let advice = match sys::os_error(&error) {
         Some(libc::EPERM) => return Error::NotPermitted,
-        Some(libc::EBUSY | libc::EEXIST) => {
-            ": another XDP program is there; use `--ingress tcx`"
-        }
+        Some(libc::EBUSY | libc::EEXIST) => ": another XDP program is there; use `--ingress tcx`",
         Some(libc::EOPNOTSUPP) if hook == Hook::Xdp => {
             ": its driver has no native XDP; use `--ingress auto`"
         }
         _ => "",
     };
-    Error::Attach { hook, interface: interface.name.to_string(), advice, source: Box::new(error) }
+    Error::Attach {
+        hook,
+        interface: interface.name.to_string(),
+        advice,
+        source: Box::new(error),
+    }
 }

@@ -38,8 +38,12 @@ impl RecordRing {
 
     /// Takes the next event; false if there is none.
     pub fn next(&mut self, mut take: impl FnMut(Drained<'_>)) -> bool {
-        let Some(event) = self.0.next() else { return false };
-        let Some((kind, _)) = u32::read_from_prefix(&event).ok() else { return true };
+        let Some(event) = self.0.next() else {
+            return false;
+        };
+        let Some((kind, _)) = u32::read_from_prefix(&event).ok() else {
+            return true;
+        };
         if kind == KIND_RECORD {
             if let Ok((e, _)) = RecordEvent::read_from_prefix(&event) {
                 let reason = EndReason::from_u32(e.reason).unwrap_or(EndReason::Forced);
@@ -64,7 +68,9 @@ impl PacketRing {
 
     /// Takes the next packet, from its IP header on; false if there is none.
     pub fn next(&mut self, mut take: impl FnMut(&PacketEvent, &[u8])) -> bool {
-        let Some(event) = self.0.next() else { return false };
+        let Some(event) = self.0.next() else {
+            return false;
+        };
         if let Ok((head, rest)) = PacketEvent::read_from_prefix(&event) {
             take(&head, rest.get(..head.captured as usize).unwrap_or(rest));
         }
@@ -74,8 +80,11 @@ impl PacketRing {
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, Error> {
     let map = ebpf.take_map(name).ok_or(Error::NoObject)?;
-    RingBuf::try_from(map)
-        .map_err(|e| Error::Map { act: "open", map: name, source: sys::map_error(&e) })
+    RingBuf::try_from(map).map_err(|e| Error::Map {
+        act: "open",
+        map: name,
+        source: sys::map_error(&e),
+    })
 }
 
 /// Elements read in one call.
@@ -119,10 +128,16 @@ impl FlowMap {
 
     /// Reads the next slice of flows. After the end it begins anew.
     pub fn slice(&mut self, mut see: impl FnMut(&FlowKey, &Record)) -> Result<Taken, Error> {
-        let Map::HashMap(data) = &self.map else { return Err(Error::NoObject) };
+        let Map::HashMap(data) = &self.map else {
+            return Err(Error::NoObject);
+        };
         let fd = data.fd().as_fd();
         let batch = sys::lookup_batch(fd, &mut self.cursor, &mut self.keys, &mut self.values)
-            .map_err(|source| Error::Map { act: "read", map: "FLOWS", source })?;
+            .map_err(|source| Error::Map {
+                act: "read",
+                map: "FLOWS",
+                source,
+            })?;
         let (flows, end) = match batch {
             Batch::More(n) => (n, false),
             Batch::End(n) => (n, true),
@@ -141,12 +156,21 @@ impl Kernel {
         let program: &mut Xdp = xdp(&mut self.ebpf, "flowmeter_reap")?;
         let mut done = 0;
         for keys in keys.chunks(MAX_REAP) {
-            let request = ReapRequest { now_ns, force: force.into(), count: keys.len() as u32 };
+            let request = ReapRequest {
+                now_ns,
+                force: force.into(),
+                count: keys.len() as u32,
+            };
             let mut data = Vec::with_capacity(16 + size_of_val(keys));
             data.extend_from_slice(request.as_bytes());
             data.extend_from_slice(keys.as_bytes());
-            let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
-            let result = program.test_run(options).map_err(|e| Error::Reap(Box::new(e)))?;
+            let options = TestRunOptions {
+                data_in: Some(&data),
+                ..TestRunOptions::new()
+            };
+            let result = program
+                .test_run(options)
+                .map_err(|e| Error::Reap(Box::new(e)))?;
             let n = (result.return_value as usize).min(keys.len());
             done += n;
             if n < keys.len() {
@@ -165,19 +189,32 @@ pub struct SpltMap {
 
 impl SpltMap {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        Ok(Self { map: ebpf.take_map(name).ok_or(Error::NoObject)?, name })
+        Ok(Self {
+            map: ebpf.take_map(name).ok_or(Error::NoObject)?,
+            name,
+        })
     }
 
     /// Takes the slots of a record that has ended. A slot that found no room in the map has
     /// `repeat` 0.
     pub fn slots(&mut self, record: &Record) -> Result<Vec<Slot>, Error> {
-        let Map::HashMap(data) = &self.map else { return Err(Error::NoObject) };
+        let Map::HashMap(data) = &self.map else {
+            return Err(Error::NoObject);
+        };
         let count = record.splt_slots as usize;
         let mut slots = Vec::with_capacity(count);
         for chunk in 0..count.div_ceil(CHUNK_SLOTS) {
-            let key = ChunkKey { uid: record.uid, chunk: chunk as u32, reserved: 0 };
-            let found: Option<Chunk> = sys::take_element(data.fd().as_fd(), &key)
-                .map_err(|source| Error::Map { act: "read", map: self.name, source })?;
+            let key = ChunkKey {
+                uid: record.uid,
+                chunk: chunk as u32,
+                reserved: 0,
+            };
+            let found: Option<Chunk> =
+                sys::take_element(data.fd().as_fd(), &key).map_err(|source| Error::Map {
+                    act: "read",
+                    map: self.name,
+                    source,
+                })?;
             slots.extend(found.unwrap_or_else(Chunk::new_zeroed).slots);
         }
         slots.truncate(count);
@@ -187,7 +224,11 @@ impl SpltMap {
 
 /// Tells the programs of the interfaces after the first.
 pub(super) fn name_interfaces(ebpf: &mut Ebpf, interfaces: &[Interface]) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::Map { act: "write", map: "INTERFACES", source };
+    let failed = |source: io::Error| Error::Map {
+        act: "write",
+        map: "INTERFACES",
+        source,
+    };
     let map = ebpf.map_mut("INTERFACES").ok_or(Error::NoObject)?;
     let mut map: HashMap<_, u32, [u32; 2]> =
         HashMap::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;

@@ -87,10 +87,7 @@ pub fn lookup_batch<K: FromBytes, V: FromBytes>(
 }
 
 /// Takes an element out of a hash map; `None` if it has none with this key.
-pub fn take_element<K, V: FromBytes>(
-    map: BorrowedFd<'_>,
-    key: &K,
-) -> io::Result<Option<V>> {
+pub fn take_element<K, V: FromBytes>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = V::new_zeroed();
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd().cast_unsigned(),
@@ -114,7 +111,11 @@ pub fn take_element<K, V: FromBytes>(
 unsafe fn bpf<T>(command: u32, attr: &mut T) -> io::Result<()> {
     // SAFETY: the caller vouches for `attr`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Nanoseconds on a clock.
@@ -179,14 +180,21 @@ pub fn promiscuous(interface: u32) -> io::Result<OwnedFd> {
             size_of::<libc::packet_mreq>() as u32,
         )
     };
-    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+    if failed != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(socket)
+    }
 }
 
 /// The system's error number at the root of an error.
 pub fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(e) = cause {
-        if let Some(number) = e.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(number) = e
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
             return Some(number);
         }
         if let Some(number) = of_program(e) {

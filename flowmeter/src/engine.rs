@@ -1,0 +1,230 @@
+//! What happens between a packet at the interface and a line in the log?
+//!
+//! Collect → inspect → annotate → write: the stages, wired. The engine never reads a clock of the
+//! packets' time; it is handed what the kernel saw.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flowmeter_common::event::PacketEvent;
+use thiserror::Error;
+
+use crate::annotate::Annotator;
+use crate::capture::kernel::{self, Kernel};
+use crate::collector::kernel::{Collector, Observer};
+use crate::config::LivePlan;
+use crate::health::{Books, Report};
+use crate::record::Flow;
+use crate::sink::{self, Sink};
+use crate::table::Ended;
+
+/// Why a run ended before it should have.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel half.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The log.
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
+    /// Dissector or attribution.
+    #[error(transparent)]
+    Annotate(#[from] crate::annotate::Error),
+}
+
+/// Meters interfaces until `stop` is set or there are flows enough. All that is resident then is
+/// written.
+pub fn live(plan: LivePlan, stop: &AtomicBool) -> Result<(), Error> {
+    let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
+    let kernel = Kernel::open(&plan.kernel())?;
+    let mut stages = Stages {
+        annotator: Annotator::start(&plan)?,
+        interfaces: kernel
+            .interfaces
+            .iter()
+            .map(|i| Arc::clone(&i.name))
+            .collect(),
+        sink,
+        books: Books::default(),
+        next_id: 0,
+        max_nflows: plan.max_nflows.unwrap_or(u64::MAX),
+        failed: None,
+        written: Instant::now(),
+    };
+    let mut collector = Collector::new(kernel, plan.knobs)?;
+    let mut reports = Reports::new(&plan);
+    log_start(collector.kernel());
+
+    while !stop.load(Ordering::Relaxed) && !stages.is_done() {
+        let events = collector.tick(&mut stages)?;
+        stages.settle(Duration::from_secs(1))?;
+        reports.make(&collector, &mut stages)?;
+        rest(events);
+    }
+    collector.finish(&mut stages)?;
+    stages.settle_all()?;
+    reports.last(&collector, &mut stages)?;
+    stages.close()
+}
+
+/// What follows the collector.
+struct Stages {
+    annotator: Annotator,
+    interfaces: Vec<Arc<str>>,
+    sink: Box<dyn Sink>,
+    books: Books,
+    next_id: u64,
+    max_nflows: u64,
+    failed: Option<Error>,
+    written: Instant,
+}
+
+impl Observer for Stages {
+    fn packet(&mut self, event: &PacketEvent, ip: &[u8]) {
+        self.annotator.inspect(event, ip);
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        self.books.ended(&ended.record);
+        let interface = self
+            .interfaces
+            .get(usize::from(ended.record.key.interface))
+            .cloned();
+        let flow = Flow {
+            id: 0,
+            reason: ended.reason,
+            record: ended.record,
+            splt: ended.splt,
+            layer7: None,
+            owners: crate::attribution::Owners::default(),
+            interface,
+        };
+        if let Some(flow) = self.annotator.annotate(flow) {
+            self.write(flow);
+        }
+    }
+}
+
+impl Stages {
+    /// Writes the flows whose verdicts have come, and those that have waited for `longest`.
+    fn settle(&mut self, longest: Duration) -> Result<(), Error> {
+        while let Some(flow) = self.annotator.settled(longest) {
+            self.write(flow);
+        }
+        if self.written.elapsed() > FLUSH {
+            self.sink.flush()?;
+            self.written = Instant::now();
+        }
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Writes all flows that wait for verdicts; those that get none in time go without.
+    fn settle_all(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + LAST_VERDICTS;
+        while self.annotator.waiting() > 0 && Instant::now() < deadline {
+            self.settle(LAST_VERDICTS)?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.settle(Duration::ZERO)
+    }
+
+    fn write(&mut self, mut flow: Flow) {
+        if self.is_done() {
+            self.books.withheld(&flow.record);
+            return;
+        }
+        flow.id = self.next_id;
+        self.next_id += 1;
+        self.books.written(&flow.record);
+        if let Err(e) = self.sink.write(&flow) {
+            // Told at the next settle; what is in the sink's memory is not lost.
+            self.failed.get_or_insert(e.into());
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.next_id >= self.max_nflows
+    }
+
+    fn close(mut self) -> Result<(), Error> {
+        self.sink.flush()?;
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+/// A flow stands in the log this long after it was written at the latest.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// At the end verdicts are waited for this long.
+const LAST_VERDICTS: Duration = Duration::from_secs(5);
+
+/// The reports of the balance that were asked for.
+struct Reports {
+    performance: Option<(Duration, Instant)>,
+    meter: Option<(Duration, Instant)>,
+}
+
+impl Reports {
+    fn new(plan: &LivePlan) -> Self {
+        let from_now = |every| (every, Instant::now() + every);
+        Self {
+            performance: plan.performance_report.map(from_now),
+            meter: plan.meter_records.map(from_now),
+        }
+    }
+
+    /// Makes the reports that are due.
+    fn make(&mut self, collector: &Collector, stages: &mut Stages) -> Result<(), Error> {
+        if is_due(&mut self.performance) {
+            Report::of(collector, &stages.books, &stages.annotator)?.print();
+        }
+        if is_due(&mut self.meter) {
+            let report = Report::of(collector, &stages.books, &stages.annotator)?;
+            stages.sink.write_json(&report.json())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the last ones, with everything settled.
+    fn last(self, collector: &Collector, stages: &mut Stages) -> Result<(), Error> {
+        let report = Report::of(collector, &stages.books, &stages.annotator)?;
+        if self.meter.is_some() {
+            stages.sink.write_json(&report.json())?;
+        }
+        report.print();
+        Ok(())
+    }
+}
+
+fn is_due(report: &mut Option<(Duration, Instant)>) -> bool {
+    match report {
+        Some((every, at)) if *at <= Instant::now() => {
+            *at = Instant::now() + *every;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Rests between polls: long when there was nothing, not at all when there is more. Polling costs
+/// a packet a tenth of what a wake-up does.
+fn rest(events: usize) {
+    match events {
+        0..64 => thread::sleep(Duration::from_millis(5)),
+        64..4096 => thread::sleep(Duration::from_micros(500)),
+        _ => {}
+    }
+}
+
+fn log_start(kernel: &Kernel) {
+    for (interface, hooks) in kernel.hooks() {
+        let hooks: Vec<String> = hooks.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "flowmeter: metering `{}` by {}",
+            interface.name,
+            hooks.join(" and ")
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Is every packet accounted for?
+//!
+//! `seen = metered + overflowed + ignored + lost` for each interface and direction, counted by
+//! the kernel, and `metered + overflowed = exported + resident`, where the kernel's and the host's
+//! counts meet. The report says both, and by how much they are off.
+
+use flowmeter_common::counter::Counter;
+use flowmeter_common::tally::Record;
+use serde_json::{Map, Value, json};
+
+use crate::annotate::Annotator;
+use crate::capture::kernel::{self, Balance, Hook, Tally, Traffic, now_ns};
+use crate::collector::kernel::Collector;
+
+/// What went through the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Flows that came out of the collector.
+    pub flows_ended: u64,
+    /// Their packets.
+    pub packets_ended: u64,
+    /// Flows written.
+    pub flows_written: u64,
+    /// Their packets.
+    pub packets_written: u64,
+    /// Flows not written because `max_nflows` were.
+    pub flows_withheld: u64,
+    /// Their packets.
+    pub packets_withheld: u64,
+}
+
+impl Books {
+    /// A flow came out of the collector.
+    pub fn ended(&mut self, record: &Record) {
+        self.flows_ended += 1;
+        self.packets_ended += record.packets();
+    }
+
+    /// A flow was written.
+    pub fn written(&mut self, record: &Record) {
+        self.flows_written += 1;
+        self.packets_written += record.packets();
+    }
+
+    /// A flow came after the last that was wanted.
+    pub fn withheld(&mut self, record: &Record) {
+        self.flows_withheld += 1;
+        self.packets_withheld += record.packets();
+    }
+}
+
+/// The state of the meter at an instant.
+pub struct Report {
+    balance: Balance,
+    books: Books,
+    interfaces: Vec<(String, Vec<Hook>, Traffic)>,
+    waiting: usize,
+    overflow_flows: usize,
+    clock_step_ns: i64,
+    time_ns: u64,
+}
+
+impl Report {
+    /// Takes it.
+    pub fn of(
+        collector: &Collector,
+        books: &Books,
+        annotator: &Annotator,
+    ) -> Result<Self, kernel::Error> {
+        let kernel = collector.kernel();
+        Ok(Self {
+            balance: collector.balance()?,
+            books: *books,
+            interfaces: kernel
+                .hooks()
+                .map(|(i, hooks)| (i.name.to_string(), hooks.to_vec(), i.traffic_since()))
+                .collect(),
+            waiting: annotator.waiting(),
+            overflow_flows: collector.overflowed(),
+            clock_step_ns: kernel.clock_step(),
+            time_ns: now_ns(),
+        })
+    }
+
+    /// Packets that were metered and have not come out of the collector.
+    fn resident(&self) -> i64 {
+        let total = self.balance.total();
+        let metered = total.get(Counter::Metered) + total.get(Counter::Overflowed);
+        metered.wrapping_sub(self.books.packets_ended).cast_signed()
+    }
+
+    /// The report as a record of the log.
+    pub fn json(&self) -> Value {
+        let total = self.balance.total();
+        let interfaces = self.interfaces.iter().zip(&self.balance.interfaces);
+        let metered = total.get(Counter::Metered) + total.get(Counter::Overflowed);
+        json!({
+            "type": "meter",
+            "time_ns": self.time_ns,
+            "flows_expired": self.books.flows_written,
+            "packets_processed": metered,
+            "packets_ignored": total.ignored(),
+            "packets_lost": total.get(Counter::Lost),
+            "packets_exported": self.books.packets_written,
+            "packets_withheld": self.books.packets_withheld,
+            "packets_resident": self.resident(),
+            "balance_error": total.error(),
+            "flows_waiting": self.waiting,
+            "flows_in_userspace": self.overflow_flows,
+            "flows_withheld": self.books.flows_withheld,
+            "flows_begun": total.get(Counter::FlowsBegun),
+            "expiry_late": total.get(Counter::ExpiryLate),
+            "splt_lost": total.get(Counter::SpltLost),
+            "dissection_forwarded": total.get(Counter::Forwarded),
+            "dissection_lost": total.get(Counter::DissectionLost),
+            "clock_step_ns": self.clock_step_ns,
+            "interfaces": interfaces
+                .map(|((name, hooks, traffic), tallies)| interface(name, hooks, *traffic, tallies))
+                .collect::<Vec<_>>(),
+        })
+    }
+
+    /// Prints the report on standard error, as one line of JSON.
+    pub fn print(&self) {
+        eprintln!("{}", self.json());
+    }
+}
+
+fn interface(name: &str, hooks: &[Hook], traffic: Traffic, tallies: &[Tally; 2]) -> Value {
+    let [ingress, egress] = tallies;
+    json!({
+        "name": name,
+        "hooks": hooks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "rx_packets": traffic.rx_packets,
+        "tx_packets": traffic.tx_packets,
+        "ingress": direction(ingress),
+        "egress": direction(egress),
+    })
+}
+
+fn direction(tally: &Tally) -> Value {
+    let ignored: Map<String, Value> = tally
+        .ignored_by_reason()
+        .map(|(name, n)| (name.to_owned(), n.into()))
+        .collect();
+    json!({
+        "seen": tally.get(Counter::Seen),
+        "seen_bytes": tally.get(Counter::SeenBytes),
+        "metered": tally.get(Counter::Metered),
+        "overflowed": tally.get(Counter::Overflowed),
+        "ignored": ignored,
+        "lost": tally.get(Counter::Lost),
+    })
+}
