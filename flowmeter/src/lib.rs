@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cli;
 pub mod collector;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod fields;
 pub mod health;
@@ -15,6 +16,9 @@ pub mod table;
 /// Stand-in until the dissector is merged.
 pub mod dissect {
     #![allow(missing_docs)]
+    pub fn version() -> Option<String> {
+        None
+    }
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Layer7 {
         pub application_name: String,
