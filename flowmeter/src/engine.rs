@@ -86,7 +86,7 @@ impl Observer for Stages {
         self.annotator.inspect(event, ip);
     }
 
-    fn ended(&mut self, ended: Ended) {
+    fn ended(&mut self, ended: Ended<()>) {
         self.books.ended(&ended.record);
         let interface = self
             .interfaces
