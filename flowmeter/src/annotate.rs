@@ -4,47 +4,118 @@
 //! waits for its verdict, though not for ever.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::io;
 use std::time::{Duration, Instant};
 
 use flowmeter_common::event::PacketEvent;
+use flowmeter_common::knobs::MILLISECOND;
 use hashbrown::HashMap;
 use thiserror::Error;
 
+use crate::attribution::poller::Poller;
+use crate::attribution::{Conversation, Owners};
 use crate::config::LivePlan;
+use crate::dissect::{self, Layer7};
 use crate::record::Flow;
 
 /// Why annotation could not start.
 #[derive(Debug, Error)]
-pub enum Error {}
+pub enum Error {
+    /// The dissector.
+    #[error("failed to start the dissector")]
+    Dissector(#[from] dissect::Error),
+    /// The attribution.
+    #[error("failed to start looking for the flows' processes")]
+    Attribution(#[source] io::Error),
+}
 
 /// The dissector and the attribution, and the flows that wait for the former.
 pub struct Annotator {
+    dissector: Option<Dissector>,
+    processes: Option<Poller>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
+    verdicts: Vec<(u64, Option<Layer7>)>,
+    scratch: Vec<u8>,
+    unsettled: u64,
 }
+
+#[cfg(feature = "ndpi")]
+type Dissector = dissect::pool::Pool;
+
+/// Without nDPI there is none.
+#[cfg(not(feature = "ndpi"))]
+enum Dissector {}
 
 impl Annotator {
     /// Starts what the plan asks for.
-    pub fn start(_plan: &LivePlan) -> Result<Self, Error> {
+    pub fn start(plan: &LivePlan) -> Result<Self, Error> {
+        let processes = plan.visibility.map(Poller::start).transpose();
         Ok(Self {
+            dissector: dissector(plan)?,
+            processes: processes.map_err(Error::Attribution)?,
             waiting: HashMap::new(),
             order: VecDeque::new(),
             ready: VecDeque::new(),
+            verdicts: Vec::new(),
+            scratch: Vec::new(),
+            unsettled: 0,
         })
     }
 
     /// Gives the dissector a packet, from its IP header on.
-    pub fn inspect(&mut self, _event: &PacketEvent, _ip: &[u8]) {}
+    pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
+        let Some(dissector) = &mut self.dissector else { return };
+        let ip = as_on_the_wire(ip, event.ip_bytes, &mut self.scratch);
+        dissector.inspect(event.uid, event.number, event.time_ns / MILLISECOND, ip);
+    }
 
     /// Adds the processes to a flow that has ended. It comes back unless it waits for its verdict.
-    pub fn annotate(&mut self, flow: Flow) -> Option<Flow> {
-        Some(flow)
+    pub fn annotate(&mut self, mut flow: Flow) -> Option<Flow> {
+        if let Some(processes) = &self.processes {
+            flow.owners = owners(processes, &flow);
+        }
+        let Some(dissector) = &mut self.dissector else { return Some(flow) };
+        let uid = flow.record.uid;
+        dissector.finish(uid);
+        self.order.push_back((Instant::now(), uid));
+        self.waiting.insert(uid, flow);
+        None
+    }
+
+    /// Sends what is to be sent and takes what has come.
+    pub fn exchange(&mut self) {
+        let Some(dissector) = &mut self.dissector else { return };
+        dissector.flush();
+        dissector.verdicts(&mut self.verdicts);
+        for (uid, layer7) in self.verdicts.drain(..) {
+            if let Some(mut flow) = self.waiting.remove(&uid) {
+                flow.layer7 = layer7;
+                self.ready.push_back(flow);
+            }
+        }
     }
 
     /// The next flow whose verdict has come, or that has waited for `longest`.
-    pub fn settled(&mut self, _longest: Duration) -> Option<Flow> {
+    pub fn settled(&mut self, longest: Duration) -> Option<Flow> {
+        if let Some(flow) = self.ready.pop_front() {
+            return Some(flow);
+        }
+        while let Some((since, uid)) = self.order.front() {
+            let overdue = since.elapsed() >= longest;
+            match self.waiting.entry(*uid) {
+                hashbrown::hash_map::Entry::Occupied(flow) if overdue => {
+                    self.order.pop_front();
+                    self.unsettled += 1;
+                    return Some(flow.remove());
+                }
+                hashbrown::hash_map::Entry::Occupied(_) => return None,
+                hashbrown::hash_map::Entry::Vacant(_) => {
+                    self.order.pop_front();
+                }
+            }
+        }
         None
     }
 
@@ -52,4 +123,79 @@ impl Annotator {
     pub fn waiting(&self) -> usize {
         self.waiting.len() + self.ready.len()
     }
+
+    /// Flows that were written without a verdict because it did not come in time.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled
+    }
+}
+
+#[cfg(feature = "ndpi")]
+fn dissector(plan: &LivePlan) -> Result<Option<Dissector>, Error> {
+    if plan.knobs.n_dissections == 0 {
+        return Ok(None);
+    }
+    let options = dissect::pool::Options {
+        n_dissections: plan.knobs.n_dissections,
+        threads: 1,
+        max_flows: plan.max_flows as usize,
+    };
+    Ok(Some(Dissector::start(&options)?))
+}
+
+#[cfg(not(feature = "ndpi"))]
+#[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
+fn dissector(_: &LivePlan) -> Result<Option<Dissector>, Error> {
+    Ok(None)
+}
+
+#[cfg(not(feature = "ndpi"))]
+impl Dissector {
+    fn inspect(&mut self, _: u64, _: u32, _: u64, _: &[u8]) {
+        match *self {}
+    }
+
+    fn finish(&mut self, _: u64) {
+        match *self {}
+    }
+
+    fn flush(&mut self) {
+        match *self {}
+    }
+
+    fn verdicts(&mut self, _: &mut [(u64, Option<Layer7>)]) {
+        match *self {}
+    }
+}
+
+fn owners(processes: &Poller, flow: &Flow) -> Owners {
+    let (src, dst) = (flow.src(), flow.dst());
+    let conversation = Conversation {
+        protocol: flow.record.key.protocol,
+        src: (src.ip, src.port),
+        dst: (dst.ip, dst.port),
+    };
+    processes.owners(&conversation, flow.record.first_ns(), flow.record.last_ns())
+}
+
+/// The packet as it is on the wire. The header of a super-packet gives the length of all its
+/// segments; here it gets the first one's, whose bytes these are.
+fn as_on_the_wire<'a>(ip: &'a [u8], ip_bytes: u32, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let (at, length) = match ip {
+        [v, _, l0, l1, ..] if v >> 4 == 4 => (2, u32::from(u16::from_be_bytes([*l0, *l1]))),
+        [v, _, _, _, l0, l1, ..] if v >> 4 == 6 => {
+            (4, u32::from(u16::from_be_bytes([*l0, *l1])) + 40)
+        }
+        _ => return ip,
+    };
+    if length == ip_bytes || ip.len() < ip_bytes as usize {
+        return ip;
+    }
+    let wanted = if at == 4 { ip_bytes.saturating_sub(40) } else { ip_bytes };
+    scratch.clear();
+    scratch.extend_from_slice(ip);
+    if let Some(field) = scratch.get_mut(at..at + 2) {
+        field.copy_from_slice(&(wanted as u16).to_be_bytes());
+    }
+    scratch
 }

@@ -110,6 +110,7 @@ impl Observer for Stages {
 impl Stages {
     /// Writes the flows whose verdicts have come, and those that have waited for `longest`.
     fn settle(&mut self, longest: Duration) -> Result<(), Error> {
+        self.annotator.exchange();
         while let Some(flow) = self.annotator.settled(longest) {
             self.write(flow);
         }

@@ -55,6 +55,7 @@ pub struct Report {
     books: Books,
     interfaces: Vec<(String, Vec<Hook>, Traffic)>,
     waiting: usize,
+    unsettled: u64,
     overflow_flows: usize,
     clock_step_ns: i64,
     time_ns: u64,
@@ -76,6 +77,7 @@ impl Report {
                 .map(|(i, hooks)| (i.name.to_string(), hooks.to_vec(), i.traffic_since()))
                 .collect(),
             waiting: annotator.waiting(),
+            unsettled: annotator.unsettled(),
             overflow_flows: collector.overflowed(),
             clock_step_ns: kernel.clock_step(),
             time_ns: now_ns(),
@@ -106,6 +108,7 @@ impl Report {
             "packets_resident": self.resident(),
             "balance_error": total.error(),
             "flows_waiting": self.waiting,
+            "flows_without_verdict": self.unsettled,
             "flows_in_userspace": self.overflow_flows,
             "flows_withheld": self.books.flows_withheld,
             "flows_begun": total.get(Counter::FlowsBegun),
