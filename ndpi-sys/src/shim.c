@@ -175,8 +175,10 @@ static uint8_t confidence(unsigned value) {
   switch (value) {
     case NDPI_CONFIDENCE_UNKNOWN: return 0;
     case NDPI_CONFIDENCE_MATCH_BY_PORT: return 1;
-#if NDPI_AT_LEAST(4, 4)
+#if NDPI_AT_LEAST(4, 6)
     case NDPI_CONFIDENCE_NBPF: return 2;
+#endif
+#if NDPI_AT_LEAST(4, 4)
     case NDPI_CONFIDENCE_DPI_PARTIAL: return 3;
     case NDPI_CONFIDENCE_DPI_PARTIAL_CACHE: return 4;
 #endif

@@ -11,8 +11,26 @@ const UDP: u8 = 17;
 /// Extension headers followed in an IPv6 packet; one with more is refused.
 const MAX_EXTENSIONS: usize = 8;
 
-/// The packet without what follows it in the frame, if its headers are sound.
-pub(super) fn sound(packet: &[u8]) -> Option<&[u8]> {
+/// A packet whose headers are sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sound<'p> {
+    /// From its IP header on, without what follows it in the frame.
+    pub bytes: &'p [u8],
+    /// Same as `bytes.len()`, which its header states in 16 bits.
+    pub length: u16,
+    /// What must stay the same for a flow's life.
+    pub layers: Layers,
+}
+
+/// The protocols that carry a packet's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layers {
+    ip_version: u8,
+    transport: u8,
+}
+
+/// The packet, if its headers are sound.
+pub(super) fn sound(packet: &[u8]) -> Option<Sound<'_>> {
     match packet.first()? >> 4 {
         4 => sound_v4(packet),
         6 => sound_v6(packet),
@@ -20,40 +38,52 @@ pub(super) fn sound(packet: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn sound_v4(packet: &[u8]) -> Option<&[u8]> {
+fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
     let header = packet.first_chunk::<20>()?;
     let header_length = usize::from(header[0] & 0x0f) * 4;
-    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if header_length < 20 || total_length < header_length {
+    let length = u16::from_be_bytes([header[2], header[3]]);
+    let bytes = packet.get(..usize::from(length))?;
+    if header_length < 20 || bytes.len() < header_length {
         return None;
     }
-    let packet = packet.get(..total_length)?;
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     // A later fragment has no transport header, and nDPI does not reassemble.
     if fragment & 0x1fff != 0 {
         return None;
     }
     let more_fragments = fragment & 0x2000 != 0;
-    transport(header[9], &packet[header_length..], more_fragments).then_some(packet)
+    transport(header[9], &bytes[header_length..], more_fragments).then_some(Sound {
+        bytes,
+        length,
+        layers: Layers {
+            ip_version: 4,
+            transport: header[9],
+        },
+    })
 }
 
-fn sound_v6(packet: &[u8]) -> Option<&[u8]> {
+fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
     let header = packet.first_chunk::<40>()?;
-    let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    // The length nDPI takes is 16 bits wide, and so a jumbogram's 0 cannot be meant.
-    let packet = packet.get(..(40 + payload_length).min(usize::from(u16::MAX)))?;
-    if packet.len() < 40 + payload_length {
-        return None;
-    }
+    // A jumbogram states 0 and cannot be given to nDPI, whose lengths have 16 bits. Here it is
+    // taken for a packet without a payload, and the check of its transport header refuses it.
+    let length = u16::from_be_bytes([header[4], header[5]]).checked_add(40)?;
+    let bytes = packet.get(..usize::from(length))?;
 
     let mut next = header[6];
-    let mut rest = &packet[40..];
+    let mut rest = &bytes[40..];
     let mut more_fragments = false;
     for _ in 0..=MAX_EXTENSIONS {
         match extension(next, rest, &mut more_fragments)? {
             ControlFlow::Continue((following, behind)) => (next, rest) = (following, behind),
             ControlFlow::Break(()) => {
-                return transport(next, rest, more_fragments).then_some(packet);
+                return transport(next, rest, more_fragments).then_some(Sound {
+                    bytes,
+                    length,
+                    layers: Layers {
+                        ip_version: 6,
+                        transport: next,
+                    },
+                });
             }
         }
     }
@@ -105,8 +135,14 @@ fn transport(protocol: u8, segment: &[u8], more_fragments: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::sound;
     use crate::dissect::samples::{Packet, dns_query, http_get, tls_client_hello};
+
+    /// What of a packet is sound, as bytes.
+    fn sound(packet: &[u8]) -> Option<&[u8]> {
+        let sound = super::sound(packet)?;
+        assert_eq!(sound.bytes.len(), usize::from(sound.length));
+        Some(sound.bytes)
+    }
 
     #[test]
     fn whole_packets_pass_and_lose_their_padding() {
@@ -139,7 +175,11 @@ mod tests {
         let tcp = http_get();
         assert_eq!(lie(&tcp, 0, 0x55), None, "IP version");
         assert_eq!(lie(&tcp, 0, 0x44), None, "IP header length below 5 words");
-        assert_eq!(lie(&tcp, 2, 0xff), None, "IP total length beyond the packet");
+        assert_eq!(
+            lie(&tcp, 2, 0xff),
+            None,
+            "IP total length beyond the packet"
+        );
         assert_eq!(lie(&tcp, 32, 0x40), None, "TCP data offset below 5 words");
         assert_eq!(lie(&tcp[..], 7, 1), None, "a later fragment");
 

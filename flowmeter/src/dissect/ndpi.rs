@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndpi_sys as sys;
 
-use super::headers;
+use super::headers::{self, Layers, Sound};
 use super::{Error, Layer7};
 
 /// nDPI's tables and caches. Has some 5 MiB and takes some 30 ms to make.
@@ -28,7 +28,9 @@ pub struct Module {
 #[derive(Debug)]
 pub struct FlowState {
     handle: NonNull<sys::Flow>,
-    inspected: bool,
+    /// Of the first packet nDPI saw. It keeps TCP's and UDP's state in one union, so that a flow
+    /// must not change over: 4.2 crashes.
+    layers: Option<Layers>,
     completed: bool,
 }
 
@@ -39,7 +41,7 @@ pub enum Inspection {
     Wanting,
     /// The flow is settled, with this packet or before: further ones are not looked at.
     Settled,
-    /// Its headers lie about its length; nDPI did not see it.
+    /// Its headers lie about its length, or are not of this flow; nDPI did not see it.
     Refused,
 }
 
@@ -72,14 +74,12 @@ impl Module {
     }
 
     /// State for a new flow, to be used with this module only; none if memory ran out.
-    #[expect(
-        clippy::unused_self,
-        reason = "a module must exist, and so have been checked, before a flow does"
-    )]
+    ///
+    /// Made by a module, because making one checks the library first.
     pub fn flow(&self) -> Option<FlowState> {
         NonNull::new(sys::fm_flow_new()).map(|handle| FlowState {
             handle,
-            inspected: false,
+            layers: None,
             completed: false,
         })
     }
@@ -97,17 +97,23 @@ impl Module {
             return Inspection::Settled;
         }
         // Packet n_dissections was not shown to us: it would have been the last.
-        if number > self.n_dissections && flow.inspected {
+        if number > self.n_dissections && flow.layers.is_some() {
             self.complete(flow);
             return Inspection::Settled;
         }
-        let sound = headers::sound(ip).and_then(|ip| Some((ip, u16::try_from(ip.len()).ok()?)));
-        if let Some((ip, length)) = sound {
+        let sound = headers::sound(ip)
+            .filter(|sound| flow.layers.is_none_or(|layers| layers == sound.layers));
+        if let Some(Sound {
+            bytes,
+            length,
+            layers,
+        }) = sound
+        {
+            flow.layers = Some(layers);
             let (module, handle) = (self.handle.as_ptr(), flow.handle.as_ptr());
-            // SAFETY: both handles live as long as their owners, which are borrowed mutably; `ip`
-            // has `length` bytes, and its headers were checked above.
-            unsafe { sys::fm_process(module, handle, ip.as_ptr(), length, time_ms) };
-            flow.inspected = true;
+            // SAFETY: both handles live as long as their owners, which are borrowed mutably;
+            // `bytes` has `length` bytes, and headers that headers::sound found to fit them.
+            unsafe { sys::fm_process(module, handle, bytes.as_ptr(), length, time_ms) };
             // SAFETY: as above.
             flow.completed = unsafe { sys::fm_done(module, handle) } != 0;
         }
@@ -159,7 +165,7 @@ impl Module {
         // SAFETY: the flow's handle lives as long as `flow`.
         let unknown = unsafe { sys::fm_unknown(flow.handle.as_ptr()) } != 0;
         // Without a packet nDPI has no addresses to guess from.
-        if unknown && flow.inspected {
+        if unknown && flow.layers.is_some() {
             // SAFETY: both handles live as long as their owners, which are borrowed mutably, and
             // `completed` keeps this from being done twice.
             unsafe { sys::fm_giveup(self.handle.as_ptr(), flow.handle.as_ptr()) };
@@ -260,7 +266,7 @@ mod tests {
         assert!(!got.application_is_guessed);
         if crate::dissect::version().is_some_and(|version| version.starts_with("4.2")) {
             // MD5 of `771,4865-49199,0-10-11,29-23,0`.
-            assert_eq!(got.client_fingerprint, "TODO");
+            assert_eq!(got.client_fingerprint, "bca193bf3b6d2156cfbe0e6b4b306d3e");
         }
         assert!(!got.client_fingerprint.is_empty());
     }
@@ -317,10 +323,7 @@ mod tests {
         let mut flow = flow(&module);
         let hello = tls_client_hello();
         for packet in [&[][..], &[0x45], &[0xff; 64], &hello[..hello.len() - 1]] {
-            assert_eq!(
-                module.inspect(&mut flow, packet, 1, 1),
-                Inspection::Refused
-            );
+            assert_eq!(module.inspect(&mut flow, packet, 1, 1), Inspection::Refused);
         }
         let got = module.finish(flow);
         assert_eq!(got.application_name, "Unknown");

@@ -1,6 +1,6 @@
 //! What do packets for the dissector's tests look like?
 
-/// Builds IP packets from 10.0.0.1 or fd00::1, without checksums.
+/// Builds IP packets from 10.0.0.1 or `fd00::1`, without checksums.
 pub(super) struct Packet;
 
 impl Packet {
