@@ -46,7 +46,7 @@ const MAX_PACKETS: u64 = u32::MAX as u64 - 0x1_0000;
 pub fn ended<S: Settings>(r: &Record, now_ns: u64, knobs: &S) -> Option<EndReason> {
     let last = r.last_ns();
     // The exact answer costs divisions; nearly always the rough one is "no".
-    if reached_roughly(last, now_ns, knobs.idle_ns()) && reached(last, now_ns, knobs.idle_ns()) {
+    if is_idle(last, now_ns, knobs) {
         return Some(EndReason::Idle);
     }
     let first = r.first_ns();
@@ -60,6 +60,12 @@ pub fn ended<S: Settings>(r: &Record, now_ns: u64, knobs: &S) -> Option<EndReaso
         return Some(EndReason::Resources);
     }
     None
+}
+
+/// Whether a flow whose last packet was at `last_ns` is idle at `now_ns`.
+#[inline(always)]
+pub fn is_idle<S: Settings>(last_ns: u64, now_ns: u64, knobs: &S) -> bool {
+    reached_roughly(last_ns, now_ns, knobs.idle_ns()) && reached(last_ns, now_ns, knobs.idle_ns())
 }
 
 #[inline(always)]

@@ -240,17 +240,18 @@ pub fn network_step<B: PacketBytes>(
         return Ok(());
     }
     w.next = next::DONE;
-    if decode_tunnels && p.fragment == FRAGMENT_NONE && tunnel::is_candidate(p) {
-        if let Some(found) = tunnel::decode(b, p) {
-            let next = match found.carried {
-                Carried::Ethernet => next::ETHERNET,
-                Carried::Wifi => next::WIFI,
-                Carried::Ip => next::IP,
-            };
-            w.descend(found.offset, next);
-            w.packet.tunnel = found.id;
-            w.packet.vni = found.vni;
-        }
+    if !decode_tunnels || p.fragment != FRAGMENT_NONE || !tunnel::is_candidate(p) {
+        return Ok(());
+    }
+    if let Some(found) = tunnel::decode(b, p) {
+        let next = match found.carried {
+            Carried::Ethernet => next::ETHERNET,
+            Carried::Wifi => next::WIFI,
+            Carried::Ip => next::IP,
+        };
+        w.descend(found.offset, next);
+        w.packet.tunnel = found.id;
+        w.packet.vni = found.vni;
     }
     Ok(())
 }

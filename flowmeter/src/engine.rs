@@ -36,11 +36,11 @@ pub enum Error {
 
 /// Meters interfaces until `stop` is set or there are flows enough. All that is resident then is
 /// written.
-pub fn live(plan: LivePlan, stop: &AtomicBool) -> Result<(), Error> {
+pub fn live(plan: &LivePlan, stop: &AtomicBool) -> Result<(), Error> {
     let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
     let kernel = Kernel::open(&plan.kernel())?;
     let mut stages = Stages {
-        annotator: Annotator::start(&plan)?,
+        annotator: Annotator::start(plan)?,
         interfaces: kernel
             .interfaces
             .iter()
@@ -54,7 +54,7 @@ pub fn live(plan: LivePlan, stop: &AtomicBool) -> Result<(), Error> {
         written: Instant::now(),
     };
     let mut collector = Collector::new(kernel, plan.knobs)?;
-    let mut reports = Reports::new(&plan);
+    let mut reports = Reports::new(plan);
     log_start(collector.kernel());
 
     while !stop.load(Ordering::Relaxed) && !stages.is_done() {
@@ -86,7 +86,7 @@ impl Observer for Stages {
         self.annotator.inspect(event, ip);
     }
 
-    fn ended(&mut self, ended: Ended) {
+    fn ended(&mut self, ended: Ended<()>) {
         self.books.ended(&ended.record);
         let interface = self
             .interfaces

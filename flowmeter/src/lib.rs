@@ -6,6 +6,7 @@ pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod dissect;
+pub mod doctor;
 pub mod engine;
 pub mod fields;
 pub mod health;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
-use flowmeter::{engine, fields};
+use flowmeter::{doctor, engine, fields};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -32,7 +32,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Live(plan) => live(*plan),
         Command::Fields(Listing::Table) => print(&fields::list::table()),
         Command::Fields(Listing::Json) => print(&format!("{:#}\n", fields::list::json())),
-        Command::Doctor(_) => anyhow::bail!("not yet"),
+        Command::Doctor(listing) => doctor(listing),
     }
 }
 
@@ -48,7 +48,7 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let mut meter = tokio::task::spawn_blocking(move || engine::live(plan, &seen));
+        let mut meter = tokio::task::spawn_blocking(move || engine::live(&plan, &seen));
         loop {
             tokio::select! {
                 ended = &mut meter => return Ok(ended.context("the meter panicked")??),
@@ -60,6 +60,20 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// Prints how the machine stands; fails if `flowmeter live` does not work.
+fn doctor(listing: Listing) -> anyhow::Result<()> {
+    let findings = doctor::examine();
+    match listing {
+        Listing::Table => print(&doctor::table(&findings))?,
+        Listing::Json => print(&format!("{:#}\n", doctor::json(&findings)))?,
+    }
+    anyhow::ensure!(
+        doctor::is_well(&findings),
+        "`flowmeter live` does not work here"
+    );
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -276,6 +276,7 @@ pub mod example {
     use flowmeter_common::key::FlowKey;
     use flowmeter_common::knobs::Knobs;
     use flowmeter_common::packet::Packet;
+    use flowmeter_common::tally::Effect;
 
     use super::*;
 
@@ -320,7 +321,9 @@ pub mod example {
             if i == 0 {
                 record.begin(&key, 1, p, from_high);
             }
-            let added = record.add(p, from_high, *now_ns, knobs).splt;
+            let mut effect = Effect::default();
+            record.add(p, from_high, *now_ns, knobs, &mut effect);
+            let added = effect.splt;
             splt.extend_from_slice(&added.slots[..added.count as usize]);
         }
         Flow {

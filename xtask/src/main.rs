@@ -1,1 +1,79 @@
-fn main() {}
+//! What the project does to itself. `cargo xtask --help` lists it.
+
+mod command;
+mod ebpf;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "What the project does to itself")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing for building and running.
+    Setup {
+        /// Also what the tests need.
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Build the kernel programs into target/bpf/flowmeter.o.
+    Ebpf,
+    /// Set up, build and run flowmeter: `cargo xtask run -- live eth0`.
+    Run {
+        /// What flowmeter is to do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Set up, and run every check and test.
+    Test {
+        /// A folder with captures and the rows expected of them.
+        #[arg(long, value_name = "DIR")]
+        conformance: Option<PathBuf>,
+    },
+    /// Load each kernel program and compare the instructions verified with the committed table.
+    Verify {
+        /// Write the table anew.
+        #[arg(long)]
+        update: bool,
+    },
+    /// Check the rules of ARCHITECTURE.md that the compiler does not.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup { tests } => setup::setup(tests).map(drop),
+        Task::Ebpf => setup::setup(false)
+            .and_then(|toolchain| ebpf::build(&toolchain))
+            .map(drop),
+        Task::Run { args } => run::run(&args),
+        Task::Test { conformance } => test::test(conformance),
+        Task::Verify { update } => verify::verify(update),
+        Task::Tidy => tidy::tidy(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the project.
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

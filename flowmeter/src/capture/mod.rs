@@ -1,3 +1,4 @@
 //! Where do packets come from?
 
 pub mod kernel;
+pub mod pcap;

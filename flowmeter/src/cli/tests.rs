@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use flowmeter_common::knobs::Knobs;
 
 use super::*;
-use crate::config::{Direction, Ingress};
+use crate::capture::kernel::{Direction, Ingress};
 use crate::sink::{Destination, Format};
 
 fn plan(args: &str) -> Result<LivePlan, String> {

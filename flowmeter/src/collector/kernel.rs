@@ -13,7 +13,7 @@ use flowmeter_common::lifetime;
 use crate::capture::kernel::{
     Balance, Drained, Error, FlowMap, Kernel, PacketRing, RecordRing, SpltMap,
 };
-use crate::table::{Ended, Table};
+use crate::table::{Ended, Order, Table};
 
 /// Empties the kernel's maps and rings.
 pub struct Collector {
@@ -24,9 +24,9 @@ pub struct Collector {
     splt: Option<SpltMap>,
     knobs: Knobs,
     /// Flows of packets that found no room in the kernel.
-    overflow: Table,
+    overflow: Table<()>,
     /// Ended flows on their way to the engine; room that is used again.
-    ended: Vec<Ended>,
+    ended: Vec<Ended<()>>,
     due: Vec<FlowKey>,
     pass: Pass,
     drained: u64,
@@ -38,7 +38,7 @@ pub trait Observer {
     /// A packet for the dissector, from its IP header on.
     fn packet(&mut self, event: &PacketEvent, ip: &[u8]);
     /// A flow has ended.
-    fn ended(&mut self, ended: Ended);
+    fn ended(&mut self, ended: Ended<()>);
 }
 
 /// A walk over the flow map.
@@ -73,7 +73,7 @@ impl Collector {
             },
             kernel,
             knobs,
-            overflow: Table::new(knobs),
+            overflow: Table::new(knobs, Order::LastPacket),
             ended: Vec::new(),
             due: Vec::new(),
             pass: Pass {
@@ -155,6 +155,7 @@ impl Collector {
                     reason,
                     record: *record,
                     splt: Vec::new(),
+                    attached: (),
                 });
             }
             Drained::Overflow(interface, time_ns, packet) => {

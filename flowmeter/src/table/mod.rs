@@ -14,34 +14,71 @@ use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Effect, Record};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// The flows that have not ended.
-pub struct Table {
+/// The flows that have not ended, each with a `T` of its stage's.
+pub struct Table<T> {
     knobs: Knobs,
+    order: Order,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    entries: Vec<Entry>,
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
     oldest: u32,
     newest: u32,
     begun: u64,
 }
 
+/// In which order flows stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By their last packets: whoever is idle longest is first.
+    LastPacket,
+    /// By their first packets, and IPv4 and IPv6 not kept apart: `NFStream`'s cache.
+    Nfstream,
+}
+
 /// A flow that has ended.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct Ended<T> {
     /// Why.
     pub reason: EndReason,
     /// Its sums.
     pub record: Record,
     /// Its first packets.
     pub splt: Vec<Slot>,
+    /// What its stage keeps of it.
+    pub attached: T,
 }
 
-struct Entry {
+struct Entry<T> {
     record: Record,
     splt: Vec<Slot>,
+    attached: T,
     older: u32,
     newer: u32,
+}
+
+impl<T: Default> Entry<T> {
+    fn close(&mut self, reason: EndReason) -> Ended<T> {
+        Ended {
+            reason,
+            record: self.record,
+            splt: std::mem::take(&mut self.splt),
+            attached: std::mem::take(&mut self.attached),
+        }
+    }
+}
+
+impl Order {
+    /// What of a key tells flows apart.
+    fn identity(self, key: &FlowKey) -> FlowKey {
+        match self {
+            Self::LastPacket => *key,
+            Self::Nfstream => FlowKey {
+                ip_version: 0,
+                ..*key
+            },
+        }
+    }
 }
 
 /// No entry.
@@ -50,11 +87,12 @@ const NONE: u32 = u32::MAX;
 /// Set in the uids of flows that the host began, which no kernel record has.
 const HOST_UID: u64 = 1 << 63;
 
-impl Table {
+impl<T: Default> Table<T> {
     /// A table without flows.
-    pub fn new(knobs: Knobs) -> Self {
+    pub fn new(knobs: Knobs, order: Order) -> Self {
         Self {
             knobs,
+            order,
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             entries: Vec::new(),
@@ -77,51 +115,73 @@ impl Table {
 
     /// Counts a packet seen at `now_ns` (ns since the epoch, not before the packet preceding it) in
     /// its flow, which it may begin, and hands out the flow that it finds ended in its place.
+    /// Returns what that did, and what is attached to the flow.
     pub fn observe(
         &mut self,
         p: &Packet,
         interface: u8,
         now_ns: u64,
-        mut end: impl FnMut(Ended),
-    ) -> Effect {
+        mut end: impl FnMut(Ended<T>),
+    ) -> (Effect, &mut T) {
         let (key, from_high) = FlowKey::of(p, interface);
-        let hash = self.hasher.hash_one(key);
-        let found = self
-            .index
-            .find(hash, |&i| self.entries[i as usize].record.key == key);
+        let identity = self.order.identity(&key);
+        let hash = self.hasher.hash_one(identity);
+        let (entries, order) = (&self.entries, self.order);
+        let found = self.index.find(hash, |&i| {
+            order.identity(&entries[i as usize].record.key) == identity
+        });
         let at = match found.copied() {
             Some(at) => {
                 let entry = &mut self.entries[at as usize];
-                if let Some(reason) = lifetime::ended(&entry.record, now_ns, &self.knobs) {
-                    let record = entry.record;
-                    end(Ended {
-                        reason,
-                        record,
-                        splt: std::mem::take(&mut entry.splt),
-                    });
+                let ended = lifetime::ended(&entry.record, now_ns, &self.knobs);
+                if let Some(reason) = ended {
+                    end(entry.close(reason));
                     self.begun += 1;
                     let uid = HOST_UID | self.begun;
                     entry.record.begin(&key, uid, p, from_high);
                 }
-                self.unlink(at);
+                if ended.is_some() || self.order == Order::LastPacket {
+                    self.unlink(at);
+                    self.link_newest(at);
+                }
                 at
             }
-            None => self.insert(hash, &key, p, from_high),
+            None => {
+                let at = self.insert(hash, &key, p, from_high);
+                self.link_newest(at);
+                at
+            }
         };
-        self.link_newest(at);
         let entry = &mut self.entries[at as usize];
         let mut effect = Effect::default();
         entry
             .record
             .add(p, from_high, now_ns, &self.knobs, &mut effect);
-        entry
-            .splt
-            .extend(effect.splt.slots.iter().take(effect.splt.count as usize));
-        effect
+        if effect.splt.count > 0 {
+            entry
+                .splt
+                .extend(effect.splt.slots.iter().take(effect.splt.count as usize));
+        }
+        (effect, &mut entry.attached)
+    }
+
+    /// Hands out up to `most` flows from the head of the order, as long as the first one is idle at
+    /// `now_ns`, which is `NFStream`'s way of looking for them.
+    pub fn scan(&mut self, now_ns: u64, most: usize, mut end: impl FnMut(Ended<T>)) {
+        for _ in 0..most {
+            if self.oldest == NONE {
+                return;
+            }
+            let last_ns = self.entries[self.oldest as usize].record.last_ns();
+            if !lifetime::is_idle(last_ns, now_ns, &self.knobs) {
+                return;
+            }
+            end(self.remove(self.oldest, EndReason::Idle));
+        }
     }
 
     /// Hands out the flows that are idle at `now_ns`.
-    pub fn expire(&mut self, now_ns: u64, mut end: impl FnMut(Ended)) {
+    pub fn expire(&mut self, now_ns: u64, mut end: impl FnMut(Ended<T>)) {
         while self.oldest != NONE {
             let at = self.oldest;
             match lifetime::ended(&self.entries[at as usize].record, now_ns, &self.knobs) {
@@ -132,7 +192,7 @@ impl Table {
     }
 
     /// Hands out all flows, those whose last packet is oldest first.
-    pub fn drain(&mut self, mut end: impl FnMut(Ended)) {
+    pub fn drain(&mut self, mut end: impl FnMut(Ended<T>)) {
         while self.oldest != NONE {
             end(self.remove(self.oldest, EndReason::Forced));
         }
@@ -145,6 +205,7 @@ impl Table {
         let entry = Entry {
             record,
             splt: Vec::new(),
+            attached: T::default(),
             older: NONE,
             newer: NONE,
         };
@@ -162,19 +223,15 @@ impl Table {
         at
     }
 
-    fn remove(&mut self, at: u32, reason: EndReason) -> Ended {
+    fn remove(&mut self, at: u32, reason: EndReason) -> Ended<T> {
         self.unlink(at);
-        let hash = self.hasher.hash_one(self.entries[at as usize].record.key);
+        let identity = self.order.identity(&self.entries[at as usize].record.key);
+        let hash = self.hasher.hash_one(identity);
         if let Ok(entry) = self.index.find_entry(hash, |&i| i == at) {
             entry.remove();
         }
         self.free.push(at);
-        let entry = &mut self.entries[at as usize];
-        Ended {
-            reason,
-            record: entry.record,
-            splt: std::mem::take(&mut entry.splt),
-        }
+        self.entries[at as usize].close(reason)
     }
 
     fn unlink(&mut self, at: u32) {

@@ -49,10 +49,10 @@ impl RecordRing {
                 let reason = EndReason::from_u32(e.reason).unwrap_or(EndReason::Forced);
                 take(Drained::Record(reason, &e.record));
             }
-        } else if kind == KIND_OVERFLOW {
-            if let Ok((e, _)) = OverflowEvent::read_from_prefix(&event) {
-                take(Drained::Overflow(e.interface as u8, e.time_ns, &e.packet));
-            }
+        } else if kind == KIND_OVERFLOW
+            && let Ok((e, _)) = OverflowEvent::read_from_prefix(&event)
+        {
+            take(Drained::Overflow(e.interface as u8, e.time_ns, &e.packet));
         }
         true
     }

@@ -7,6 +7,7 @@ mod attach;
 mod counters;
 mod interface;
 mod maps;
+pub mod probe;
 mod sys;
 
 use std::time::Duration;

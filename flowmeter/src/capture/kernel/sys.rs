@@ -220,6 +220,15 @@ pub fn is_permission(error: &(dyn Error + 'static)) -> bool {
     matches!(os_error(error), Some(libc::EPERM | libc::EACCES))
 }
 
+/// An error's last cause, in a line.
+pub fn message(error: &(dyn Error + 'static)) -> String {
+    if let Some(number) = os_error(error) {
+        return io::Error::from_raw_os_error(number).to_string();
+    }
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 /// A map error as an input/output error.
 pub fn map_error(error: &MapError) -> io::Error {
     match os_error(error) {
