@@ -1,1 +1,55 @@
-fn main() {}
+//! Is there an nDPI we can build against, and does the shim agree with it?
+
+use std::process::exit;
+
+/// Versions the shim has been compiled against; others are tried, and named if they fail.
+const KNOWN: &str = "4.2 to 4.11 and 5.0";
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/shim.c");
+    println!("cargo:rerun-if-changed=src/shim.h");
+
+    let library = match pkg_config::Config::new()
+        .atleast_version("4.2")
+        .probe("libndpi")
+    {
+        Ok(library) => library,
+        Err(error) => fail(&[
+            "flowmeter's layer-7 dissection needs nDPI 4.2 or later, with its headers",
+            "install it: `apt-get install libndpi-dev`",
+            "or build without dissection: `--no-default-features`",
+            &format!("pkg-config: {error}"),
+        ]),
+    };
+
+    let mut build = cc::Build::new();
+    build
+        .file("src/shim.c")
+        .std("gnu11")
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag("-Werror");
+    for path in &library.include_paths {
+        // As system headers: -Werror is for our code, not for theirs.
+        build.flag("-isystem").flag(path);
+    }
+    if let Err(error) = build.try_compile("ndpi_shim") {
+        fail(&[
+            &format!(
+                "the shim does not compile against the installed nDPI {}",
+                library.version
+            ),
+            &format!("it is known to compile against {KNOWN}"),
+            "install one of these, or build without dissection: `--no-default-features`",
+            &format!("compiler: {error}"),
+        ]);
+    }
+}
+
+/// Ends the build with lines a user can act on.
+fn fail(lines: &[&str]) -> ! {
+    for line in lines.iter().flat_map(|line| line.lines()) {
+        println!("cargo::error={line}");
+    }
+    exit(1)
+}

@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cli;
 pub mod collector;
 pub mod config;
+pub mod dissect;
 pub mod doctor;
 pub mod engine;
 pub mod fields;
@@ -12,26 +13,6 @@ pub mod health;
 pub mod record;
 pub mod sink;
 pub mod table;
-
-/// Stand-in until the dissector is merged.
-pub mod dissect {
-    #![allow(missing_docs)]
-    pub fn version() -> Option<String> {
-        None
-    }
-    #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    pub struct Layer7 {
-        pub application_name: String,
-        pub application_category_name: String,
-        pub application_is_guessed: bool,
-        pub application_confidence: u8,
-        pub requested_server_name: String,
-        pub client_fingerprint: String,
-        pub server_fingerprint: String,
-        pub user_agent: String,
-        pub content_type: String,
-    }
-}
 
 /// Stand-in until attribution is merged.
 pub mod attribution {

@@ -1,0 +1,214 @@
+//! Do a packet's headers tell the truth about its length?
+//!
+//! nDPI 4.2 reads out of bounds, and can be crashed, when they do not. What passes here is cut to
+//! the length its IP header states.
+
+use std::ops::ControlFlow;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Extension headers followed in an IPv6 packet; one with more is refused.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A packet whose headers are sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sound<'p> {
+    /// From its IP header on, without what follows it in the frame.
+    pub bytes: &'p [u8],
+    /// Same as `bytes.len()`, which its header states in 16 bits.
+    pub length: u16,
+    /// What must stay the same for a flow's life.
+    pub layers: Layers,
+}
+
+/// The protocols that carry a packet's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layers {
+    ip_version: u8,
+    transport: u8,
+}
+
+/// The packet, if its headers are sound.
+pub(super) fn sound(packet: &[u8]) -> Option<Sound<'_>> {
+    match packet.first()? >> 4 {
+        4 => sound_v4(packet),
+        6 => sound_v6(packet),
+        _ => None,
+    }
+}
+
+fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
+    let header = packet.first_chunk::<20>()?;
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let length = u16::from_be_bytes([header[2], header[3]]);
+    let bytes = packet.get(..usize::from(length))?;
+    if header_length < 20 || bytes.len() < header_length {
+        return None;
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    // A later fragment has no transport header, and nDPI does not reassemble.
+    if fragment & 0x1fff != 0 {
+        return None;
+    }
+    let more_fragments = fragment & 0x2000 != 0;
+    transport(header[9], &bytes[header_length..], more_fragments).then_some(Sound {
+        bytes,
+        length,
+        layers: Layers {
+            ip_version: 4,
+            transport: header[9],
+        },
+    })
+}
+
+fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
+    let header = packet.first_chunk::<40>()?;
+    // A jumbogram states 0 and cannot be given to nDPI, whose lengths have 16 bits. Here it is
+    // taken for a packet without a payload, and the check of its transport header refuses it.
+    let length = u16::from_be_bytes([header[4], header[5]]).checked_add(40)?;
+    let bytes = packet.get(..usize::from(length))?;
+
+    let mut next = header[6];
+    let mut rest = &bytes[40..];
+    let mut more_fragments = false;
+    for _ in 0..=MAX_EXTENSIONS {
+        match extension(next, rest, &mut more_fragments)? {
+            ControlFlow::Continue((following, behind)) => (next, rest) = (following, behind),
+            ControlFlow::Break(()) => {
+                return transport(next, rest, more_fragments).then_some(Sound {
+                    bytes,
+                    length,
+                    layers: Layers {
+                        ip_version: 6,
+                        transport: next,
+                    },
+                });
+            }
+        }
+    }
+    None
+}
+
+/// Steps over an IPv6 extension header, or stops at what is none; `None` if it is not sound.
+fn extension<'p>(
+    kind: u8,
+    rest: &'p [u8],
+    more_fragments: &mut bool,
+) -> Option<ControlFlow<(), (u8, &'p [u8])>> {
+    let length = match kind {
+        // Hop-by-hop, routing, destination options: RFC 8200, sections 4.3, 4.4 and 4.6.
+        0 | 43 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
+        // Fragment: section 4.5.
+        44 => {
+            let header = rest.first_chunk::<8>()?;
+            let field = u16::from_be_bytes([header[2], header[3]]);
+            if field & 0xfff8 != 0 {
+                return None;
+            }
+            *more_fragments = field & 1 != 0;
+            8
+        }
+        // Authentication header: RFC 4302, section 2.2.
+        51 => (usize::from(*rest.get(1)?) + 2) * 4,
+        _ => return Some(ControlFlow::Break(())),
+    };
+    let following = *rest.first()?;
+    Some(ControlFlow::Continue((following, rest.get(length..)?)))
+}
+
+/// The transport header fits and its lengths are in bounds. Other protocols have none we know.
+fn transport(protocol: u8, segment: &[u8], more_fragments: bool) -> bool {
+    match protocol {
+        TCP => segment.first_chunk::<20>().is_some_and(|header| {
+            let data = usize::from(header[12] >> 4) * 4;
+            data >= 20 && data <= segment.len()
+        }),
+        UDP => segment.first_chunk::<8>().is_some_and(|header| {
+            let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            // The first fragment of a datagram states the length of the whole.
+            length >= 8 && (length <= segment.len() || more_fragments)
+        }),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::dissect::samples::{Packet, dns_query, http_get, tls_client_hello};
+
+    /// What of a packet is sound, as bytes.
+    fn sound(packet: &[u8]) -> Option<&[u8]> {
+        let sound = super::sound(packet)?;
+        assert_eq!(sound.bytes.len(), usize::from(sound.length));
+        Some(sound.bytes)
+    }
+
+    #[test]
+    fn whole_packets_pass_and_lose_their_padding() {
+        for packet in [tls_client_hello(), dns_query(), http_get()] {
+            assert_eq!(sound(&packet), Some(&packet[..]));
+            let mut padded = packet.clone();
+            padded.extend([0; 20]);
+            assert_eq!(sound(&padded), Some(&packet[..]));
+        }
+    }
+
+    #[test]
+    fn a_packet_cut_anywhere_is_refused() {
+        for packet in [tls_client_hello(), dns_query(), Packet::udp6(b"payload")] {
+            for length in 0..packet.len() {
+                assert_eq!(sound(&packet[..length]), None, "cut to {length}");
+            }
+        }
+    }
+
+    /// One byte of a sound packet changed into a lie.
+    fn lie(packet: &[u8], at: usize, value: u8) -> Option<usize> {
+        let mut packet = packet.to_vec();
+        packet[at] = value;
+        sound(&packet).map(<[u8]>::len)
+    }
+
+    #[test]
+    fn lying_headers_are_refused() {
+        let tcp = http_get();
+        assert_eq!(lie(&tcp, 0, 0x55), None, "IP version");
+        assert_eq!(lie(&tcp, 0, 0x44), None, "IP header length below 5 words");
+        assert_eq!(
+            lie(&tcp, 2, 0xff),
+            None,
+            "IP total length beyond the packet"
+        );
+        assert_eq!(lie(&tcp, 32, 0x40), None, "TCP data offset below 5 words");
+        assert_eq!(lie(&tcp[..], 7, 1), None, "a later fragment");
+
+        let udp = dns_query();
+        assert_eq!(lie(&udp, 24, 0xff), None, "UDP length beyond the packet");
+        assert_eq!(lie(&udp, 25, 7), None, "UDP length below its header");
+
+        let mut short = Packet::tcp(b"");
+        short[32] = 0x60;
+        assert_eq!(sound(&short), None, "TCP options beyond the packet");
+    }
+
+    #[test]
+    fn extension_headers_are_followed() {
+        // Hop-by-hop options, eight bytes, then UDP.
+        let udp = Packet::udp6(b"payload");
+        let mut packet = udp[..40].to_vec();
+        packet[5] += 8;
+        packet[6] = 0;
+        packet.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+        packet.extend(&udp[40..]);
+        assert_eq!(sound(&packet), Some(&packet[..]));
+        packet[41] = 200;
+        assert_eq!(sound(&packet), None, "options beyond the packet");
+
+        let mut endless = udp[..40].to_vec();
+        endless[5] = 160;
+        endless[6] = 0;
+        endless.extend([0; 160]);
+        assert_eq!(sound(&endless), None, "nothing but options");
+    }
+}

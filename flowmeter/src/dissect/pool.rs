@@ -1,0 +1,523 @@
+//! How do packets get to the dissectors, and verdicts back, without anyone waiting?
+//!
+//! Every worker has a thread, an nDPI module and a bounded queue of batches. A flow belongs to one
+//! worker. The caller never blocks: packets that find no room are dropped and counted; the news
+//! that a flow ended stays in the pending batch until there is room. Every [`Pool::finish`] is
+//! answered, even if its worker died.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use hashbrown::{HashMap, HashSet};
+
+use super::ndpi::{FlowState, Inspection, Module};
+use super::{Error, Layer7};
+
+/// Batches that may wait for a worker. With the ones being filled and worked on, a worker has at
+/// most some 2 MiB of packets.
+const QUEUE: usize = 32;
+/// Packet bytes after which a batch is sent.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Messages after which a batch is sent: small packets fill it no later than large ones.
+const BATCH_MESSAGES: usize = 512;
+
+/// How much is dissected, and by how many.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Packets of a flow after which nDPI gives up; those past it are not looked at. 0: none are.
+    pub n_dissections: u32,
+    /// Worker threads, each with an nDPI module of some 5 MiB (10 MiB from nDPI 5.0). At least 1.
+    pub threads: usize,
+    /// Flows under dissection at a time, over all workers; some 1.5 KB each.
+    pub max_flows: usize,
+}
+
+/// What happened to the packets so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets nDPI looked at, or no longer needed to.
+    pub inspected: u64,
+    /// Packets with headers that lie about their length: not shown to nDPI.
+    pub refused: u64,
+    /// Packets lost because a worker's queue was full, or the worker had died.
+    pub dropped: u64,
+    /// Packets of flows that found `max_flows` others under dissection.
+    pub crowded: u64,
+    /// Flows under dissection now.
+    pub flows: u64,
+}
+
+/// The workers, seen from the one thread that feeds them.
+#[derive(Debug)]
+pub struct Pool {
+    workers: Vec<Worker>,
+    n_dissections: u32,
+    dropped: u64,
+}
+
+impl Pool {
+    /// Starts the workers, one after another: nDPI's initialisation allows no other. Takes some
+    /// 30 ms each.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        let threads = options.threads.max(1);
+        let max_flows = options.max_flows.div_ceil(threads);
+        let workers = (0..threads)
+            .map(|index| Worker::start(index, options.n_dissections, max_flows))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            workers,
+            n_dissections: options.n_dissections,
+            dropped: 0,
+        })
+    }
+
+    /// Hands over a copy of a flow's `number`-th packet (from 1, counting both directions),
+    /// starting with its IP header. It may wait in a batch until [`Pool::flush`].
+    ///
+    /// Packets past `n_dissections` are ignored: they can change nothing.
+    pub fn inspect(&mut self, flow: u64, number: u32, time_ms: u64, ip: &[u8]) {
+        if number > self.n_dissections {
+            return;
+        }
+        let worker = self.worker(flow);
+        let packet = Packet {
+            number,
+            time_ms,
+            length: ip.len(),
+        };
+        if !worker.make_room() {
+            self.dropped += 1;
+            return;
+        }
+        worker.given += 1;
+        worker.pending.bytes.extend_from_slice(ip);
+        worker
+            .pending
+            .messages
+            .push((flow, Message::Packet(packet)));
+    }
+
+    /// A flow ended, and its verdict is wanted. It comes with [`Pool::verdicts`], once; `None` if
+    /// none of its packets arrived. After this the id may be used for another flow only once its
+    /// verdict came.
+    pub fn finish(&mut self, flow: u64) {
+        let worker = self.worker(flow);
+        worker.owed.insert(flow);
+        worker.pending.messages.push((flow, Message::Finish));
+        worker.make_room();
+    }
+
+    /// Sends what is pending, as far as there is room. To be called every few milliseconds.
+    pub fn flush(&mut self) {
+        for worker in &mut self.workers {
+            worker.send();
+        }
+    }
+
+    /// Appends the verdicts that have come by now.
+    pub fn verdicts(&mut self, take: &mut Vec<(u64, Option<Layer7>)>) {
+        for worker in &mut self.workers {
+            worker.receive(take);
+        }
+    }
+
+    /// What happened so far. A worker's own counts are up to one batch late.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters {
+            dropped: self.dropped,
+            ..Counters::default()
+        };
+        for worker in &self.workers {
+            sum.dropped += worker.dropped;
+            sum.inspected += worker.tally.inspected.load(Relaxed);
+            sum.refused += worker.tally.refused.load(Relaxed);
+            sum.crowded += worker.tally.crowded.load(Relaxed);
+            sum.flows += worker.tally.flows.load(Relaxed);
+        }
+        sum
+    }
+
+    /// The worker a flow belongs to. Ids may be consecutive or addresses; their bits are mixed by
+    /// Fibonacci hashing.
+    fn worker(&mut self, flow: u64) -> &mut Worker {
+        let mixed = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let index = mixed as usize % self.workers.len();
+        &mut self.workers[index]
+    }
+}
+
+/// Messages in the order they were given, with the packets' bytes one behind the other.
+#[derive(Debug, Default)]
+struct Batch {
+    messages: Vec<(u64, Message)>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    Packet(Packet),
+    Finish,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    number: u32,
+    time_ms: u64,
+    length: usize,
+}
+
+type Verdicts = Vec<(u64, Option<Layer7>)>;
+
+/// Written by a worker after every batch.
+#[derive(Debug, Default)]
+struct Tally {
+    inspected: AtomicU64,
+    refused: AtomicU64,
+    crowded: AtomicU64,
+    flows: AtomicU64,
+}
+
+impl Tally {
+    /// Packets the worker got to.
+    fn packets(&self) -> u64 {
+        [&self.inspected, &self.refused, &self.crowded]
+            .map(|count| count.load(Relaxed))
+            .iter()
+            .sum()
+    }
+}
+
+/// A worker, seen from the pool.
+#[derive(Debug)]
+struct Worker {
+    /// Taken to end the thread.
+    ends: Option<Ends>,
+    thread: Option<JoinHandle<()>>,
+    tally: Arc<Tally>,
+    pending: Batch,
+    /// Flows whose verdict has not come: answered from here if the worker dies.
+    owed: HashSet<u64>,
+    /// Packets given to it, pending ones included.
+    given: u64,
+    /// Of these, the ones the worker died before.
+    dropped: u64,
+}
+
+/// The pool's ends of a worker's channels.
+#[derive(Debug)]
+struct Ends {
+    batches: Sender<Batch>,
+    /// Emptied batches, to be filled again.
+    recycled: Receiver<Batch>,
+    verdicts: Receiver<Verdicts>,
+}
+
+impl Worker {
+    fn start(index: usize, n_dissections: u32, max_flows: usize) -> Result<Self, Error> {
+        let (batches, queue) = bounded(QUEUE);
+        // Room for every batch there can be: one filled, one worked on, the rest in the queue.
+        let (recycle, recycled) = bounded(QUEUE + 2);
+        let (answer, verdicts) = bounded(QUEUE);
+        let (report, ready) = bounded(1);
+        let tally = Arc::new(Tally::default());
+        let its_tally = Arc::clone(&tally);
+        let thread = thread::Builder::new()
+            .name(format!("dissect-{index}"))
+            .spawn(move || {
+                let module = match Module::new(n_dissections) {
+                    Ok(module) => module,
+                    Err(error) => {
+                        let _ = report.send(Err(error));
+                        return;
+                    }
+                };
+                if report.send(Ok(())).is_err() {
+                    return;
+                }
+                Dissector {
+                    flows: HashMap::new(),
+                    module,
+                    max_flows,
+                    tally: its_tally,
+                }
+                .run(&queue, &recycle, &answer);
+            })
+            .map_err(Error::Thread)?;
+        ready.recv().map_err(|_| Error::Ended)??;
+        Ok(Self {
+            ends: Some(Ends {
+                batches,
+                recycled,
+                verdicts,
+            }),
+            thread: Some(thread),
+            tally,
+            pending: Batch::default(),
+            owed: HashSet::new(),
+            given: 0,
+            dropped: 0,
+        })
+    }
+
+    /// Is there room for another packet, if need be after sending what is pending?
+    fn make_room(&mut self) -> bool {
+        let full = self.pending.bytes.len() >= BATCH_BYTES
+            || self.pending.messages.len() >= BATCH_MESSAGES;
+        !full || self.send()
+    }
+
+    /// Sends what is pending; false if there was no room. A dead worker takes nothing.
+    fn send(&mut self) -> bool {
+        let Some(ends) = &self.ends else {
+            return false;
+        };
+        if self.pending.messages.is_empty() {
+            return true;
+        }
+        if ends.batches.is_full() {
+            return false;
+        }
+        let empty = ends.recycled.try_recv().unwrap_or_default();
+        match ends
+            .batches
+            .try_send(mem::replace(&mut self.pending, empty))
+        {
+            Ok(()) => true,
+            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
+                self.pending = batch;
+                false
+            }
+        }
+    }
+
+    /// Appends the verdicts that have come; those of a dead worker, all of them.
+    fn receive(&mut self, take: &mut Verdicts) {
+        if let Some(ends) = &self.ends {
+            loop {
+                match ends.verdicts.try_recv() {
+                    Ok(verdicts) => {
+                        for (flow, _) in &verdicts {
+                            self.owed.remove(flow);
+                        }
+                        take.extend(verdicts);
+                    }
+                    Err(TryRecvError::Empty) => return,
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            }
+        }
+        self.bury();
+        take.extend(self.owed.drain().map(|flow| (flow, None)));
+    }
+
+    /// Lets go of a worker that died, and of what it will not get any more.
+    fn bury(&mut self) {
+        self.ends = None;
+        self.dropped = self.given.saturating_sub(self.tally.packets());
+        self.pending = Batch::default();
+        self.tally.flows.store(0, Relaxed);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // With its channels gone a worker ends after the batch it is at.
+        self.ends = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker, seen from its thread.
+struct Dissector {
+    // Before the module, to be dropped before it.
+    flows: HashMap<u64, FlowState>,
+    module: Module,
+    max_flows: usize,
+    tally: Arc<Tally>,
+}
+
+impl Dissector {
+    fn run(mut self, queue: &Receiver<Batch>, recycle: &Sender<Batch>, answer: &Sender<Verdicts>) {
+        for mut batch in queue {
+            let verdicts = self.work(&batch);
+            batch.messages.clear();
+            batch.bytes.clear();
+            let _ = recycle.try_send(batch);
+            if !verdicts.is_empty() && answer.send(verdicts).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, batch: &Batch) -> Verdicts {
+        let mut verdicts = Vec::new();
+        let (mut inspected, mut refused, mut crowded) = (0, 0, 0);
+        let mut bytes = &batch.bytes[..];
+        for &(flow, message) in &batch.messages {
+            match message {
+                Message::Packet(packet) => {
+                    let (ip, rest) = bytes.split_at(packet.length);
+                    bytes = rest;
+                    match self.inspect(flow, packet, ip) {
+                        Some(Inspection::Refused) => refused += 1,
+                        Some(Inspection::Wanting | Inspection::Settled) => inspected += 1,
+                        None => crowded += 1,
+                    }
+                }
+                Message::Finish => {
+                    let state = self.flows.remove(&flow);
+                    verdicts.push((flow, state.map(|state| self.module.finish(state))));
+                }
+            }
+        }
+        self.tally.inspected.fetch_add(inspected, Relaxed);
+        self.tally.refused.fetch_add(refused, Relaxed);
+        self.tally.crowded.fetch_add(crowded, Relaxed);
+        self.tally.flows.store(self.flows.len() as u64, Relaxed);
+        verdicts
+    }
+
+    /// Inspects a packet; `None` if its flow is new and finds no room.
+    fn inspect(&mut self, flow: u64, packet: Packet, ip: &[u8]) -> Option<Inspection> {
+        let crowded = self.flows.len() >= self.max_flows;
+        let state = match self.flows.entry(flow) {
+            hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hashbrown::hash_map::Entry::Vacant(_) if crowded => return None,
+            hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(self.module.flow()?),
+        };
+        Some(
+            self.module
+                .inspect(state, ip, packet.time_ms, packet.number),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Counters, Options, Pool, Verdicts};
+    use crate::dissect::samples::{dns_query, http_get, tls_client_hello};
+
+    fn pool(threads: usize, max_flows: usize) -> Pool {
+        let options = Options {
+            n_dissections: 20,
+            threads,
+            max_flows,
+        };
+        Pool::start(&options).expect("nDPI is installed")
+    }
+
+    /// Flushes until this many verdicts came; sorted by flow.
+    fn wait(pool: &mut Pool, count: usize) -> Verdicts {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let mut got = Vec::new();
+        while got.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} came", got.len());
+            pool.flush();
+            pool.verdicts(&mut got);
+            std::thread::yield_now();
+        }
+        got.sort_by_key(|(flow, _)| *flow);
+        got
+    }
+
+    #[test]
+    fn every_flow_gets_its_own_verdict() {
+        let mut pool = pool(3, 10_000);
+        let samples = [
+            (tls_client_hello(), "TLS"),
+            (dns_query(), "DNS"),
+            (http_get(), "HTTP"),
+        ];
+        for flow in 0..300 {
+            pool.inspect(flow, 1, flow, &samples[flow as usize % 3].0);
+        }
+        for flow in 0..301 {
+            pool.finish(flow);
+        }
+        let got = wait(&mut pool, 301);
+        for (flow, layer7) in &got[..300] {
+            let layer7 = layer7.as_ref().expect("it was inspected");
+            assert_eq!(layer7.application_name, samples[*flow as usize % 3].1);
+            assert_eq!(layer7.requested_server_name, "www.example.org");
+        }
+        assert_eq!(got[300], (300, None), "never inspected");
+        assert_eq!(
+            pool.counters(),
+            Counters {
+                inspected: 300,
+                ..Counters::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_flood_drops_packets_but_no_ends() {
+        let mut pool = pool(1, 1_000_000);
+        let packet = http_get();
+        let flows = 50_000;
+        for flow in 0..flows {
+            pool.inspect(flow, 1, 0, &packet);
+            pool.finish(flow);
+        }
+        let got = wait(&mut pool, flows as usize);
+        assert!(got.iter().map(|(flow, _)| *flow).eq(0..flows));
+        let verdicts = got.iter().filter(|(_, layer7)| layer7.is_some()).count() as u64;
+        let counters = pool.counters();
+        assert_eq!(counters.inspected, verdicts);
+        assert_eq!(counters.inspected + counters.dropped, flows);
+        assert_eq!(counters.flows, 0);
+    }
+
+    #[test]
+    fn flows_past_the_limit_are_counted_and_answered() {
+        let mut pool = pool(1, 1);
+        let query = dns_query();
+        pool.inspect(1, 1, 0, &query);
+        pool.inspect(2, 1, 0, &query);
+        pool.inspect(1, 2, 0, &query[..30]);
+        pool.inspect(1, 21, 0, &query);
+        pool.finish(2);
+        assert_eq!(wait(&mut pool, 1), [(2, None)]);
+        assert_eq!(
+            pool.counters(),
+            Counters {
+                inspected: 1,
+                refused: 1,
+                crowded: 1,
+                flows: 1,
+                ..Counters::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_dead_worker_still_answers() {
+        let mut pool = pool(1, 10);
+        pool.inspect(1, 1, 0, &dns_query());
+        pool.finish(1);
+        // Its queue closes under it, as if the thread had gone.
+        pool.workers[0].bury();
+        pool.finish(2);
+        pool.inspect(3, 1, 0, &dns_query());
+        assert_eq!(wait(&mut pool, 2), [(1, None), (2, None)]);
+        assert_eq!(pool.counters().dropped, 2);
+    }
+
+    #[test]
+    fn a_pool_ends_with_work_waiting() {
+        let mut pool = pool(2, 10_000);
+        for flow in 0..5000 {
+            pool.inspect(flow, 1, 0, &http_get());
+            pool.finish(flow);
+        }
+        drop(pool);
+    }
+}

@@ -1,0 +1,58 @@
+/* The part of nDPI flowmeter needs, with one layout for every nDPI version.
+ *
+ * lib.rs declares the same by hand; the sizes are compared in its tests. */
+#ifndef FLOWMETER_NDPI_SHIM_H
+#define FLOWMETER_NDPI_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct fm_module; /* a detection module, for one thread */
+struct fm_flow;   /* a flow under dissection, belonging to one module */
+
+/* What is known of a flow. Texts end with a NUL and are cut to fit. */
+struct fm_result {
+  char application[128]; /* "Master.App", or the one that is known */
+  char category[64];
+  char server_name[256];
+  char client_fingerprint[64];
+  char server_fingerprint[64];
+  char user_agent[512];
+  char content_type[128];
+  uint8_t confidence; /* nDPI 5.0's numbering, whatever the version */
+  uint8_t guessed;    /* 1 if giving up guessed it from addresses and ports */
+};
+
+/* What this shim was compiled for, and what it runs with. */
+struct fm_agreement {
+  uint32_t header_api, library_api;
+  uint32_t header_flow_size, library_flow_size;
+};
+
+/* The library's version, static. */
+const char *fm_version(void);
+/* 1 if the running library has the layouts of the headers, else 0. Either way fills `out`. */
+int fm_agreement(struct fm_agreement *out);
+/* sizeof(struct fm_result), for a test of the caller's declaration. */
+size_t fm_result_size(void);
+
+/* NULL on failure. Must not run beside another one. `licence` may be NULL; used from nDPI 6.0. */
+struct fm_module *fm_module_new(const char *licence);
+void fm_module_free(struct fm_module *module);
+
+/* NULL if out of memory. */
+struct fm_flow *fm_flow_new(void);
+void fm_flow_free(struct fm_flow *flow);
+
+/* Dissects a packet from its IP header on. */
+void fm_process(struct fm_module *module, struct fm_flow *flow, const uint8_t *packet,
+                uint16_t length, uint64_t time_ms);
+/* 1 if the application is not known. */
+int fm_unknown(const struct fm_flow *flow);
+/* 1 if more packets would tell nothing new. */
+int fm_done(struct fm_module *module, struct fm_flow *flow);
+/* Ends the detection; may guess. */
+void fm_giveup(struct fm_module *module, struct fm_flow *flow);
+void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_result *out);
+
+#endif
