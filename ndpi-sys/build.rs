@@ -9,10 +9,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
     println!("cargo:rerun-if-changed=src/shim.h");
 
-    let library = match pkg_config::Config::new()
-        .atleast_version("4.2")
-        .probe("libndpi")
-    {
+    let library = match pkg_config::Config::new().atleast_version("4.2").probe("libndpi") {
         Ok(library) => library,
         Err(error) => fail(&[
             "flowmeter's layer-7 dissection needs nDPI 4.2 or later, with its headers",
@@ -23,22 +20,14 @@ fn main() {
     };
 
     let mut build = cc::Build::new();
-    build
-        .file("src/shim.c")
-        .std("gnu11")
-        .flag("-Wall")
-        .flag("-Wextra")
-        .flag("-Werror");
+    build.file("src/shim.c").std("gnu11").flag("-Wall").flag("-Wextra").flag("-Werror");
     for path in &library.include_paths {
         // As system headers: -Werror is for our code, not for theirs.
         build.flag("-isystem").flag(path);
     }
     if let Err(error) = build.try_compile("ndpi_shim") {
         fail(&[
-            &format!(
-                "the shim does not compile against the installed nDPI {}",
-                library.version
-            ),
+            &format!("the shim does not compile against the installed nDPI {}", library.version),
             &format!("it is known to compile against {KNOWN}"),
             "install one of these, or build without dissection: `--no-default-features`",
             &format!("compiler: {error}"),

@@ -17,12 +17,7 @@
     clippy::inline_always,
     reason = "the verifier follows inlined code; across calls it forgets bounds"
 )]
-#![deny(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::expect_used,
-    clippy::unwrap_used
-)]
+#![deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 
 pub mod bytes;
 pub mod counter;

@@ -53,10 +53,7 @@ pub fn ethernet<B: PacketBytes>(b: &B, offset: u32, p: &mut Packet) -> Result<Fo
     p.src_mac = [s0, s1, s2, s3, s4, s5];
     let kind = u16::from_be_bytes([t0, t1]);
     if kind >= 1536 {
-        return Ok(Follow {
-            offset: offset + 14,
-            ethertype: kind,
-        });
+        return Ok(Follow { offset: offset + 14, ethertype: kind });
     }
     snap(b, offset + 14)
 }
@@ -68,10 +65,7 @@ pub fn snap<B: PacketBytes>(b: &B, offset: u32) -> Result<Follow, Reject> {
     if dsap != 0xaa || ssap != 0xaa || control != 3 {
         return Err(Reject::NonIp);
     }
-    Ok(Follow {
-        offset: offset + 8,
-        ethertype: u16::from_be_bytes([t0, t1]),
-    })
+    Ok(Follow { offset: offset + 8, ethertype: u16::from_be_bytes([t0, t1]) })
 }
 
 /// Whether `kind` announces a VLAN tag.
@@ -87,10 +81,7 @@ pub fn is_vlan(kind: u16) -> bool {
 pub fn vlan<B: PacketBytes>(b: &B, offset: u32, p: &mut Packet) -> Result<Follow, Reject> {
     let [t0, t1, e0, e1] = b.read::<4>(offset).ok_or(Reject::Truncated)?;
     note_tag(p, u16::from_be_bytes([t0, t1]));
-    Ok(Follow {
-        offset: offset + 4,
-        ethertype: u16::from_be_bytes([e0, e1]),
-    })
+    Ok(Follow { offset: offset + 4, ethertype: u16::from_be_bytes([e0, e1]) })
 }
 
 /// Notes a tag control field, from the frame or from the NIC's metadata, outermost first.
@@ -135,18 +126,9 @@ fn mpls<B: PacketBytes>(b: &B, mut offset: u32) -> Result<Follow, Reject> {
         if bottom & 1 != 0 {
             let [first, _] = b.read::<2>(offset).ok_or(Reject::Truncated)?;
             return match first >> 4 {
-                4 => Ok(Follow {
-                    offset,
-                    ethertype: ethertype::IPV4,
-                }),
-                6 => Ok(Follow {
-                    offset,
-                    ethertype: ethertype::IPV6,
-                }),
-                0 => Ok(Follow {
-                    offset: offset + 4,
-                    ethertype: ethertype::ETHERNET,
-                }),
+                4 => Ok(Follow { offset, ethertype: ethertype::IPV4 }),
+                6 => Ok(Follow { offset, ethertype: ethertype::IPV6 }),
+                0 => Ok(Follow { offset: offset + 4, ethertype: ethertype::ETHERNET }),
                 _ => Err(Reject::NonIp),
             };
         }
@@ -159,10 +141,7 @@ fn mpls<B: PacketBytes>(b: &B, mut offset: u32) -> Result<Follow, Reject> {
 fn pppoe<B: PacketBytes>(b: &B, offset: u32) -> Result<Follow, Reject> {
     let [_, _, _, _, _, _, p0, p1] = b.read::<8>(offset).ok_or(Reject::Truncated)?;
     let ethertype = ppp(u16::from_be_bytes([p0, p1])).ok_or(Reject::NonIp)?;
-    Ok(Follow {
-        offset: offset + 8,
-        ethertype,
-    })
+    Ok(Follow { offset: offset + 8, ethertype })
 }
 
 /// The ethertype of a PPP protocol number, if it is IP.

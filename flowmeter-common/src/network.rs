@@ -29,28 +29,7 @@ pub fn ipv4<B: PacketBytes>(
     p: &mut Packet,
 ) -> Result<Transport, Reject> {
     let h = b.read::<20>(offset).ok_or(Reject::Truncated)?;
-    let [
-        vihl,
-        _,
-        l0,
-        l1,
-        i0,
-        i1,
-        f0,
-        f1,
-        _,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = h;
+    let [vihl, _, l0, l1, i0, i1, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = h;
     if vihl >> 4 != 4 || vihl & 15 < 5 {
         return Err(Reject::Malformed);
     }
@@ -70,17 +49,10 @@ pub fn ipv4<B: PacketBytes>(
         (0, true) => FRAGMENT_FIRST,
         _ => FRAGMENT_LATER,
     };
-    p.fragment_id = if p.fragment == FRAGMENT_NONE {
-        0
-    } else {
-        u32::from(u16::from_be_bytes([i0, i1]))
-    };
+    p.fragment_id =
+        if p.fragment == FRAGMENT_NONE { 0 } else { u32::from(u16::from_be_bytes([i0, i1])) };
     size(p, total, total - header);
-    Ok(Transport {
-        offset: offset + header,
-        length: total - header,
-        protocol,
-    })
+    Ok(Transport { offset: offset + header, length: total - header, protocol })
 }
 
 /// Reads the fixed IPv6 header at `offset` (RFC 8200). Extension headers are [`extensions`]' part.
@@ -112,11 +84,7 @@ pub fn ipv6<B: PacketBytes>(
     p.fragment = FRAGMENT_NONE;
     p.fragment_id = 0;
     size(p, length + 40, length);
-    Ok(Transport {
-        offset: offset + 40,
-        length,
-        protocol: next,
-    })
+    Ok(Transport { offset: offset + 40, length, protocol: next })
 }
 
 /// Whether `next` is an extension header that [`extensions`] follows: hop-by-hop, routing,
@@ -148,11 +116,7 @@ pub fn extensions<B: PacketBytes>(
         if t.protocol == 44 {
             let field = u16::from_be_bytes([o0, o1]);
             if field & 0xfff9 != 0 {
-                p.fragment = if field & 0xfff8 == 0 {
-                    FRAGMENT_FIRST
-                } else {
-                    FRAGMENT_LATER
-                };
+                p.fragment = if field & 0xfff8 == 0 { FRAGMENT_FIRST } else { FRAGMENT_LATER };
                 p.fragment_id = u32::from_be_bytes([i0, i1, i2, i3]);
             }
         } else {
@@ -161,11 +125,7 @@ pub fn extensions<B: PacketBytes>(
         if bytes > t.length {
             return Err(Reject::Malformed);
         }
-        t = Transport {
-            offset: t.offset + bytes,
-            length: t.length - bytes,
-            protocol: next,
-        };
+        t = Transport { offset: t.offset + bytes, length: t.length - bytes, protocol: next };
         if p.fragment == FRAGMENT_LATER {
             break; // what follows is the middle of something
         }
@@ -224,17 +184,7 @@ fn split(a: &[u8; 32]) -> ([u32; 4], [u32; 4]) {
     ] = *a;
     let w = u32::from_ne_bytes;
     (
-        [
-            w([s0, s1, s2, s3]),
-            w([s4, s5, s6, s7]),
-            w([s8, s9, s10, s11]),
-            w([s12, s13, s14, s15]),
-        ],
-        [
-            w([d0, d1, d2, d3]),
-            w([d4, d5, d6, d7]),
-            w([d8, d9, d10, d11]),
-            w([d12, d13, d14, d15]),
-        ],
+        [w([s0, s1, s2, s3]), w([s4, s5, s6, s7]), w([s8, s9, s10, s11]), w([s12, s13, s14, s15])],
+        [w([d0, d1, d2, d3]), w([d4, d5, d6, d7]), w([d8, d9, d10, d11]), w([d12, d13, d14, d15])],
     )
 }

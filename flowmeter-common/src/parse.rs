@@ -59,11 +59,7 @@ impl Walk {
     /// A walk that starts at `offset` with the header `next`.
     #[inline(always)]
     pub fn start(&mut self, offset: u32, next: u32, wire: u32) {
-        self.packet = Packet {
-            segments: 1,
-            sizes: [wire, 0, 0, 0],
-            ..Packet::default()
-        };
+        self.packet = Packet { segments: 1, sizes: [wire, 0, 0, 0], ..Packet::default() };
         self.has_outer = 0;
         self.offset = offset;
         self.next = next;
@@ -147,11 +143,7 @@ pub fn fast<B: PacketBytes>(
     decode_tunnels: bool,
     p: &mut Packet,
 ) -> bool {
-    *p = Packet {
-        segments: 1,
-        sizes: [wire, 0, 0, 0],
-        ..Packet::default()
-    };
+    *p = Packet { segments: 1, sizes: [wire, 0, 0, 0], ..Packet::default() };
     fast_inner(b, offset, first, wire, decode_tunnels, p).is_some()
 }
 
@@ -194,10 +186,7 @@ pub fn link_step<B: PacketBytes>(b: &B, w: &mut Walk) -> Result<(), Reject> {
         next::IP | next::DONE => return Ok(()),
         next::ETHERNET => link::ethernet(b, w.offset, &mut w.packet)?,
         next::WIFI => link::wifi(b, w.offset, &mut w.packet)?,
-        kind => Follow {
-            offset: w.offset,
-            ethertype: kind as u16,
-        },
+        kind => Follow { offset: w.offset, ethertype: kind as u16 },
     };
     at = link::tags(b, at, &mut w.packet)?;
     w.offset = at.offset;

@@ -24,11 +24,7 @@ pub struct Offload {
 /// [`Packet::segment_sizes`] each but the last, which has [`Packet::sizes`].
 #[inline(always)]
 pub fn split(p: &mut Packet, offload: Offload) {
-    let header = if offload.header != 0 {
-        offload.header
-    } else {
-        u32::from(p.payload_offset)
-    };
+    let header = if offload.header != 0 { offload.header } else { u32::from(p.payload_offset) };
     if offload.size == 0 || header == 0 || offload.length <= header {
         return;
     }
@@ -42,11 +38,7 @@ pub fn split(p: &mut Packet, offload: Offload) {
     if segments < 2 {
         return;
     }
-    let full = if offload.size == GSO_BY_FRAGS {
-        payload / segments
-    } else {
-        offload.size
-    };
+    let full = if offload.size == GSO_BY_FRAGS { payload / segments } else { offload.size };
     let last = payload.saturating_sub(full.saturating_mul(segments - 1));
     let network = u32::from(p.network_offset);
     let [_, ip, transport, inner] = p.sizes;
@@ -55,18 +47,8 @@ pub fn split(p: &mut Packet, offload: Offload) {
     let transport_header = transport.saturating_sub(inner);
     let _ = ip;
     p.segments = segments;
-    p.segment_sizes = [
-        header + full,
-        ip_header + full,
-        transport_header + full,
-        full,
-    ];
-    p.sizes = [
-        header + last,
-        ip_header + last,
-        transport_header + last,
-        last,
-    ];
+    p.segment_sizes = [header + full, ip_header + full, transport_header + full, full];
+    p.sizes = [header + last, ip_header + last, transport_header + last, last];
 }
 
 /// `gso_size` of SCTP, whose segments are of many sizes (Linux, `include/linux/skbuff.h`).

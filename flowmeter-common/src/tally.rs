@@ -146,11 +146,8 @@ impl Record {
         let now_ns = now_ns.max(newest_ns);
         let tick = tick_of(now_ns, newest_tick, knobs.tick_ns().max(1));
         let [forward_first, backward_first] = &mut self.first_ticks;
-        let (d, first_tick) = if reverse {
-            (backward, backward_first)
-        } else {
-            (forward, forward_first)
-        };
+        let (d, first_tick) =
+            if reverse { (backward, backward_first) } else { (forward, forward_first) };
         let size = layer(&p.sizes, knobs.accounting());
 
         if d.packets == 0 {
@@ -234,25 +231,13 @@ impl Record {
             let full = layer(&p.segment_sizes, knobs.accounting());
             let left = knobs.splt() - self.splt_packets;
             let run = (p.segments - 1).min(left);
-            *first = Slot {
-                piat,
-                size_direction: full | top,
-                repeat: run,
-            };
-            *second = Slot {
-                piat: 0,
-                size_direction: size | top,
-                repeat: 1,
-            };
+            *first = Slot { piat, size_direction: full | top, repeat: run };
+            *second = Slot { piat: 0, size_direction: size | top, repeat: 1 };
             let last = (left - run).min(1);
             added.count += last;
             self.splt_packets += run + last;
         } else {
-            *first = Slot {
-                piat,
-                size_direction: size | top,
-                repeat: 1,
-            };
+            *first = Slot { piat, size_direction: size | top, repeat: 1 };
             self.splt_packets += 1;
         }
         self.splt_slots += added.count;
@@ -336,12 +321,7 @@ fn add_square(sum: &mut [u64; 2], x: u64) {
         let (a, b) = (x >> 32, x & 0xffff_ffff);
         let (cross, base) = (a * b, b * b);
         let (low, carry) = base.overflowing_add(cross << 33);
-        (
-            low,
-            (a * a)
-                .wrapping_add(cross >> 31)
-                .wrapping_add(u64::from(carry)),
-        )
+        (low, (a * a).wrapping_add(cross >> 31).wrapping_add(u64::from(carry)))
     };
     let [sum_low, sum_high] = sum;
     let (total, carry) = sum_low.overflowing_add(low);

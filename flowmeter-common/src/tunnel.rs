@@ -146,17 +146,8 @@ fn capwap<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
     if header < 8 {
         return None;
     }
-    let carried = if binding & 1 != 0 {
-        Carried::Wifi
-    } else {
-        Carried::Ethernet
-    };
-    Some(Tunnel {
-        id: CAPWAP,
-        offset: at + header,
-        carried,
-        vni: 0,
-    })
+    let carried = if binding & 1 != 0 { Carried::Wifi } else { Carried::Ethernet };
+    Some(Tunnel { id: CAPWAP, offset: at + header, carried, vni: 0 })
 }
 
 #[inline(always)]
@@ -176,12 +167,7 @@ fn tzsp<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
         offset += match tag {
             0 => 1,
             1 => {
-                return Some(Tunnel {
-                    id: TZSP,
-                    offset: offset + 1,
-                    carried,
-                    vni: 0,
-                });
+                return Some(Tunnel { id: TZSP, offset: offset + 1, carried, vni: 0 });
             }
             _ => {
                 let [length] = b.read::<1>(offset + 1)?;
@@ -199,12 +185,7 @@ fn vxlan<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
         return None;
     }
     let vni = u32::from_be_bytes([0, v0, v1, v2]);
-    Some(Tunnel {
-        id: VXLAN,
-        offset: at + 8,
-        carried: Carried::Ethernet,
-        vni,
-    })
+    Some(Tunnel { id: VXLAN, offset: at + 8, carried: Carried::Ethernet, vni })
 }
 
 #[inline(always)]
@@ -215,12 +196,7 @@ fn geneve<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
     }
     let carried = carried_by(u16::from_be_bytes([p0, p1]))?;
     let vni = u32::from_be_bytes([0, v0, v1, v2]);
-    Some(Tunnel {
-        id: GENEVE,
-        offset: at + 8 + u32::from(first & 0x3f) * 4,
-        carried,
-        vni,
-    })
+    Some(Tunnel { id: GENEVE, offset: at + 8 + u32::from(first & 0x3f) * 4, carried, vni })
 }
 
 #[inline(always)]
@@ -236,30 +212,15 @@ fn gre<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
         0x88be => {
             let header = if flags & 0x10 != 0 { 8 } else { 0 };
             let offset = offset + header;
-            Some(Tunnel {
-                id: ERSPAN,
-                offset,
-                carried: Carried::Ethernet,
-                vni: 0,
-            })
+            Some(Tunnel { id: ERSPAN, offset, carried: Carried::Ethernet, vni: 0 })
         }
         // Type III: 12 bytes, and 8 more with the O bit.
         0x22eb => {
             let [options] = b.read::<1>(offset + 11)?;
             let offset = offset + 12 + if options & 1 != 0 { 8 } else { 0 };
-            Some(Tunnel {
-                id: ERSPAN,
-                offset,
-                carried: Carried::Ethernet,
-                vni: 0,
-            })
+            Some(Tunnel { id: ERSPAN, offset, carried: Carried::Ethernet, vni: 0 })
         }
-        kind => Some(Tunnel {
-            id: GRE,
-            offset,
-            carried: carried_by(kind)?,
-            vni: 0,
-        }),
+        kind => Some(Tunnel { id: GRE, offset, carried: carried_by(kind)?, vni: 0 }),
     }
 }
 
@@ -275,12 +236,7 @@ fn teredo<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
         offset += 8;
     }
     let [first, _] = b.read::<2>(offset)?;
-    (first >> 4 == 6).then_some(Tunnel {
-        id: TEREDO,
-        offset,
-        carried: Carried::Ip,
-        vni: 0,
-    })
+    (first >> 4 == 6).then_some(Tunnel { id: TEREDO, offset, carried: Carried::Ip, vni: 0 })
 }
 
 #[inline(always)]

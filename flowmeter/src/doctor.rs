@@ -18,15 +18,8 @@ fn ndpi() -> Finding {
     let advice = "5.0 is the recommended version: it names a fifth more flows than 4.2 does";
     match dissect::version() {
         Some(version) => {
-            let major = version
-                .split('.')
-                .next()
-                .and_then(|n| n.parse::<u32>().ok());
-            let state = if major >= Some(5) {
-                State::Works
-            } else {
-                State::Limited
-            };
+            let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
+            let state = if major >= Some(5) { State::Works } else { State::Limited };
             Finding::new("nDPI", state, version, advice)
         }
         None => Finding::new(
@@ -40,9 +33,7 @@ fn ndpi() -> Finding {
 
 /// Whether `flowmeter live` works.
 pub fn is_well(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .all(|finding| finding.state != State::Missing)
+    findings.iter().all(|finding| finding.state != State::Missing)
 }
 
 /// For people.

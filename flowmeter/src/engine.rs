@@ -41,11 +41,7 @@ pub fn live(plan: &LivePlan, stop: &AtomicBool) -> Result<(), Error> {
     let kernel = Kernel::open(&plan.kernel())?;
     let mut stages = Stages {
         annotator: Annotator::start(plan)?,
-        interfaces: kernel
-            .interfaces
-            .iter()
-            .map(|i| Arc::clone(&i.name))
-            .collect(),
+        interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),
         next_id: 0,
@@ -88,10 +84,7 @@ impl Observer for Stages {
 
     fn ended(&mut self, ended: Ended<()>) {
         self.books.ended(&ended.record);
-        let interface = self
-            .interfaces
-            .get(usize::from(ended.record.key.interface))
-            .cloned();
+        let interface = self.interfaces.get(usize::from(ended.record.key.interface)).cloned();
         let flow = Flow {
             id: 0,
             reason: ended.reason,
@@ -222,10 +215,6 @@ fn rest(events: usize) {
 fn log_start(kernel: &Kernel) {
     for (interface, hooks) in kernel.hooks() {
         let hooks: Vec<String> = hooks.iter().map(ToString::to_string).collect();
-        eprintln!(
-            "flowmeter: metering `{}` by {}",
-            interface.name,
-            hooks.join(" and ")
-        );
+        eprintln!("flowmeter: metering `{}` by {}", interface.name, hooks.join(" and "));
     }
 }

@@ -142,10 +142,8 @@ fn interface(name: &str, hooks: &[Hook], traffic: Traffic, tallies: &[Tally; 2])
 }
 
 fn direction(tally: &Tally) -> Value {
-    let ignored: Map<String, Value> = tally
-        .ignored_by_reason()
-        .map(|(name, n)| (name.to_owned(), n.into()))
-        .collect();
+    let ignored: Map<String, Value> =
+        tally.ignored_by_reason().map(|(name, n)| (name.to_owned(), n.into())).collect();
     json!({
         "seen": tally.get(Counter::Seen),
         "seen_bytes": tally.get(Counter::SeenBytes),

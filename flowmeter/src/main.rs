@@ -69,10 +69,7 @@ fn doctor(listing: Listing) -> anyhow::Result<()> {
         Listing::Table => print(&doctor::table(&findings))?,
         Listing::Json => print(&format!("{:#}\n", doctor::json(&findings)))?,
     }
-    anyhow::ensure!(
-        doctor::is_well(&findings),
-        "`flowmeter live` does not work here"
-    );
+    anyhow::ensure!(doctor::is_well(&findings), "`flowmeter live` does not work here");
     Ok(())
 }
 

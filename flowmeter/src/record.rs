@@ -142,10 +142,7 @@ impl Flow {
             sizes,
             piats: piats(
                 packets,
-                forward
-                    .last_tick
-                    .max(backward.last_tick)
-                    .saturating_sub(first_tick),
+                forward.last_tick.max(backward.last_tick).saturating_sub(first_tick),
                 self.record.piat_squares,
                 [self.record.piat_min, self.record.piat_max],
             ),
@@ -155,16 +152,8 @@ impl Flow {
 
     fn end(&self, high: bool, mac: [u8; 6]) -> End {
         let key = &self.record.key;
-        let (words, port) = if high {
-            (key.high, key.high_port)
-        } else {
-            (key.low, key.low_port)
-        };
-        End {
-            ip: address(words, key.ip_version),
-            port,
-            mac,
-        }
+        let (words, port) = if high { (key.high, key.high_port) } else { (key.low, key.low_port) };
+        End { ip: address(words, key.ip_version), port, mac }
     }
 }
 
@@ -227,13 +216,7 @@ fn piats(packets: u64, sum: u64, squares: [u64; 2], [min, max]: [u64; 2]) -> Mom
     if packets < 2 {
         return Moments::default();
     }
-    Moments {
-        count: packets - 1,
-        sum,
-        squares: wide(squares),
-        min,
-        max,
-    }
+    Moments { count: packets - 1, sum, squares: wide(squares), min, max }
 }
 
 /// The words of a key are the address's bytes as they stood in the packet.
@@ -376,16 +359,8 @@ mod tests {
         let sizes = [60, 46, 26, 6];
         let there = flow(&[(0, request(sizes, 2))], &STATISTICS);
         let back = flow(&[(0, response(sizes, 2))], &STATISTICS);
-        let client = End {
-            ip: [10, 0, 0, 1].into(),
-            port: 40_000,
-            mac: [2, 0, 0, 0, 0, 0xaa],
-        };
-        let server = End {
-            ip: [192, 0, 2, 7].into(),
-            port: 443,
-            mac: [2, 0, 0, 0xbb, 0, 1],
-        };
+        let client = End { ip: [10, 0, 0, 1].into(), port: 40_000, mac: [2, 0, 0, 0, 0, 0xaa] };
+        let server = End { ip: [192, 0, 2, 7].into(), port: 443, mac: [2, 0, 0, 0xbb, 0, 1] };
         assert_eq!((there.src(), there.dst()), (client, server));
         assert_eq!((back.src(), back.dst()), (server, client));
     }
@@ -400,22 +375,10 @@ mod tests {
         assert_eq!(both.last_ns - both.first_ns, 21_800_000);
         assert_eq!(both.flags, [0, 2, 0, 1, 2, 0, 0, 0]);
         // 60, 100 and 300 bytes: squares 3,600 + 10,000 + 90,000.
-        let sizes = Moments {
-            count: 3,
-            sum: 460,
-            squares: 103_600,
-            min: 60,
-            max: 300,
-        };
+        let sizes = Moments { count: 3, sum: 460, squares: 103_600, min: 60, max: 300 };
         assert_eq!(both.sizes, sizes);
         // At 0.5, 2.2 and 22.3 ms, so 2 and 20 whole milliseconds.
-        let piats = Moments {
-            count: 2,
-            sum: 22,
-            squares: 404,
-            min: 2,
-            max: 20,
-        };
+        let piats = Moments { count: 2, sum: 22, squares: 404, min: 2, max: 20 };
         assert_eq!(both.piats, piats);
         assert_eq!(both.piats.mean(), 11.0);
         assert_eq!(both.piats.stddev(), 162_f64.sqrt());
@@ -423,10 +386,7 @@ mod tests {
         let there = f.totals(Side::Src2Dst, Layer::Link);
         assert_eq!(there.sizes.mean(), 180.0);
         assert_eq!(there.sizes.stddev(), 28_800_f64.sqrt());
-        assert_eq!(
-            (there.piats.min, there.piats.max, there.piats.stddev()),
-            (22, 22, 0.0)
-        );
+        assert_eq!((there.piats.min, there.piats.max, there.piats.stddev()), (22, 22, 0.0));
         let back = f.totals(Side::Dst2Src, Layer::Link);
         assert_eq!(
             (back.sizes.min, back.sizes.stddev(), back.piats),
@@ -439,10 +399,7 @@ mod tests {
         let f = flow(&[(5, request([60, 46, 26, 6], 2))], &STATISTICS);
         assert_eq!(f.totals(Side::Dst2Src, Layer::Link), Totals::default());
         let both = f.totals(Side::Both, Layer::Link);
-        assert_eq!(
-            (both.sizes.min, both.sizes.max, both.piats),
-            (60, 60, Moments::default())
-        );
+        assert_eq!((both.sizes.min, both.sizes.max, both.piats), (60, 60, Moments::default()));
     }
 
     #[test]
@@ -454,13 +411,7 @@ mod tests {
         let t = f.totals(Side::Both, Layer::Link);
         assert_eq!((t.packets, t.bytes[0]), (3, 3_182));
         assert_eq!((t.sizes.min, t.sizes.max), (154, 1_514));
-        assert_eq!(
-            t.piats,
-            Moments {
-                count: 2,
-                ..Moments::default()
-            }
-        );
+        assert_eq!(t.piats, Moments { count: 2, ..Moments::default() });
     }
 
     /// `NFStream`'s way: Welford's running mean and deviation, in floating point.
@@ -472,14 +423,7 @@ mod tests {
             m2 += before * (x as f64 - mean);
         }
         let n = values.len() as f64;
-        (
-            mean,
-            if n < 2.0 {
-                0.0
-            } else {
-                (m2 / (n - 1.0)).sqrt()
-            },
-        )
+        (mean, if n < 2.0 { 0.0 } else { (m2 / (n - 1.0)).sqrt() })
     }
 
     fn assert_near(a: f64, b: f64, scale: f64) {

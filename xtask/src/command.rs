@@ -12,9 +12,7 @@ pub fn say_and_run(command: &mut Command) -> Result<()> {
 
 /// Runs it, and fails if it does.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("failed to run `{}`", text(command)))?;
+    let status = command.status().with_context(|| format!("failed to run `{}`", text(command)))?;
     if !status.success() {
         bail!("`{}` failed: {status}", text(command));
     }
@@ -23,15 +21,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// What it prints, if it can be run and succeeds.
 pub fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(args)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether the program is on the path.

@@ -17,15 +17,9 @@ pub fn object() -> PathBuf {
 pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let target = root().join("target/bpf");
     let mut command = toolchain.cargo();
-    command
-        .current_dir(root().join("flowmeter-ebpf"))
-        .arg("--quiet");
-    run(command.arg("--target-dir").arg(&target)).with_context(|| {
-        format!(
-            "failed to build the kernel programs with {}",
-            toolchain.name
-        )
-    })?;
+    command.current_dir(root().join("flowmeter-ebpf")).arg("--quiet");
+    run(command.arg("--target-dir").arg(&target))
+        .with_context(|| format!("failed to build the kernel programs with {}", toolchain.name))?;
     let built = target.join(TARGET).join("release/flowmeter");
     // Only if it changed: what embeds it is built anew by its time.
     let bytes = std::fs::read(&built).with_context(|| format!("no `{}`", built.display()))?;

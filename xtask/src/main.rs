@@ -56,9 +56,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Setup { tests } => setup::setup(tests).map(drop),
-        Task::Ebpf => setup::setup(false)
-            .and_then(|toolchain| ebpf::build(&toolchain))
-            .map(drop),
+        Task::Ebpf => setup::setup(false).and_then(|toolchain| ebpf::build(&toolchain)).map(drop),
         Task::Run { args } => run::run(&args),
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),

@@ -14,19 +14,12 @@ pub fn run(args: &[String]) -> Result<()> {
     let object = ebpf::build(&toolchain)?;
     let mut build = Command::new("cargo");
     build.args(["build", "--release", "--package", "flowmeter"]);
-    run_command(
-        build
-            .current_dir(root())
-            .env("FLOWMETER_BPF_OBJECT", &object),
-    )?;
+    run_command(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", &object))?;
     let binary = root().join("target/release/flowmeter");
     let needs_root = args.first().is_some_and(|command| command == "live");
     let program = binary.to_string_lossy();
-    let mut command = if needs_root {
-        privileged(&program)
-    } else {
-        Command::new(program.as_ref())
-    };
+    let mut command =
+        if needs_root { privileged(&program) } else { Command::new(program.as_ref()) };
     // Only returns if it fails.
     let error = command.args(args).exec();
     bail!("failed to run `{program}`: {error}")

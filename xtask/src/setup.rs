@@ -49,16 +49,9 @@ fn packages(names: &[&str]) -> Result<()> {
         eprintln!("xtask: not a Debian; make sure of {}", names.join(", "));
         return Ok(());
     }
-    let missing: Vec<String> = names
-        .iter()
-        .filter(|name| !is_installed(name))
-        .map(ToString::to_string)
-        .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        install(&missing)
-    }
+    let missing: Vec<String> =
+        names.iter().filter(|name| !is_installed(name)).map(ToString::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn is_installed(package: &str) -> bool {
@@ -72,13 +65,7 @@ fn install(packages: &[String]) -> Result<()> {
     }
     say_and_run(privileged("apt-get").args(["update", "-q"]))?;
     let mut command = privileged("env");
-    command.args([
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-q",
-        "-y",
-    ]);
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y"]);
     say_and_run(command.arg("--no-install-recommends").args(packages))
 }
 
@@ -99,24 +86,13 @@ fn linker(toolchain: &Toolchain) -> Result<()> {
     let config = format!("llvm-config-{llvm}");
     if !exists(&config) {
         install(&[format!("llvm-{llvm}-dev")]).with_context(|| {
-            format!(
-                "bpf-linker needs LLVM {llvm}, which {} uses",
-                toolchain.name
-            )
+            format!("bpf-linker needs LLVM {llvm}, which {} uses", toolchain.name)
         })?;
     }
     let prefix = output(&config, &["--prefix"]).unwrap_or_default();
     let mut command = Command::new("cargo");
-    command.args([
-        "install",
-        "bpf-linker",
-        "--locked",
-        "--force",
-        "--no-default-features",
-    ]);
-    command
-        .args(["--features", &format!("llvm-{llvm}")])
-        .env("LLVM_PREFIX", prefix.trim());
+    command.args(["install", "bpf-linker", "--locked", "--force", "--no-default-features"]);
+    command.args(["--features", &format!("llvm-{llvm}")]).env("LLVM_PREFIX", prefix.trim());
     say_and_run(&mut command)?;
     std::fs::create_dir_all(crate::root().join("target"))?;
     std::fs::write(&stamp, llvm.to_string()).context("failed to note bpf-linker's LLVM")

@@ -15,10 +15,7 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     let object = ebpf::build(&toolchain)?;
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
-        command
-            .args(args)
-            .current_dir(root())
-            .env("FLOWMETER_BPF_OBJECT", &object);
+        command.args(args).current_dir(root()).env("FLOWMETER_BPF_OBJECT", &object);
         command
     };
     say_and_run(&mut cargo(&["fmt", "--all", "--check"]))?;
@@ -48,9 +45,8 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     }
     let beside = root().join("../shared/conformance");
     if let Some(folder) = conformance.or_else(|| beside.is_dir().then_some(beside)) {
-        let folder = folder
-            .canonicalize()
-            .with_context(|| format!("no folder `{}`", folder.display()))?;
+        let folder =
+            folder.canonicalize().with_context(|| format!("no folder `{}`", folder.display()))?;
         tests.env("FLOWMETER_CONFORMANCE", folder);
     }
     run_tests(tests)
@@ -58,10 +54,7 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
 
 /// Runs cargo's tests and adds up what they report. A test that was left out is a failure.
 fn run_tests(mut command: Command) -> Result<()> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("failed to run cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("failed to run cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     let mut sum = Sum::default();
     for line in BufReader::new(output).lines() {
@@ -75,10 +68,7 @@ fn run_tests(mut command: Command) -> Result<()> {
         bail!("tests failed");
     }
     if sum.ignored > 0 {
-        bail!(
-            "{} tests are ignored; run them or take them out",
-            sum.ignored
-        );
+        bail!("{} tests are ignored; run them or take them out", sum.ignored);
     }
     if sum.passed == 0 {
         bail!("no test ran");
@@ -96,18 +86,14 @@ struct Sum {
 impl Sum {
     /// Adds a line like `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "))
+        let Some((_, counts)) =
+            line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
             return;
         };
         for part in counts.split("; ") {
             let mut words = part.split(' ');
-            let number = words
-                .next()
-                .and_then(|n| n.parse::<u64>().ok())
-                .unwrap_or(0);
+            let number = words.next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
             match words.next() {
                 Some("passed") => self.passed += number,
                 Some("failed") => self.failed += number,

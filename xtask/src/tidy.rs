@@ -36,23 +36,15 @@ const STAGES: &[&str] = &[
 const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 
 /// Files of `flowmeter` with `unsafe`.
-const UNSAFE: &[&str] = &[
-    "capture/kernel/sys.rs",
-    "dissect/ndpi",
-    "attribution/addresses.rs",
-    "capture/pcap/map.rs",
-];
+const UNSAFE: &[&str] =
+    &["capture/kernel/sys.rs", "dissect/ndpi", "attribution/addresses.rs", "capture/pcap/map.rs"];
 
 /// Checks them all.
 pub fn tidy() -> Result<()> {
     let source = root().join("flowmeter/src");
     let mut faults = Vec::new();
     for path in rust_files(&source)? {
-        let name = path
-            .strip_prefix(&source)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .into_owned();
+        let name = path.strip_prefix(&source).unwrap_or(&path).to_string_lossy().into_owned();
         let text = fs::read_to_string(&path)
             .with_context(|| format!("failed to read `{}`", path.display()))?;
         faults.extend(check(&name, &text));
@@ -70,28 +62,21 @@ pub fn tidy() -> Result<()> {
 /// The faults of a file, `name` being its path below `flowmeter/src`.
 fn check(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let stage = STAGES
-        .iter()
-        .position(|s| name == format!("{s}.rs") || name.starts_with(&format!("{s}/")));
+    let stage =
+        STAGES.iter().position(|s| name == format!("{s}.rs") || name.starts_with(&format!("{s}/")));
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
     for (number, line) in code.lines().enumerate() {
         let line = line.split("//").next().unwrap_or(line);
         let mut fault = |what: String| faults.push(format!("{name}:{}: {what}", number + 1));
         for (outside, doors) in DOORS {
             if names_crate(line, outside) && !doors.iter().any(|door| name.starts_with(door)) {
-                fault(format!(
-                    "`{outside}` may be named only in {}",
-                    doors.join(", ")
-                ));
+                fault(format!("`{outside}` may be named only in {}", doors.join(", ")));
             }
         }
         if let Some(stage) = stage {
             let later = STAGES.iter().skip(stage + 1).chain(ABOVE);
             for other in later.filter(|other| line.contains(&format!("crate::{other}"))) {
-                fault(format!(
-                    "`{}` stands before `{other}`",
-                    STAGES.get(stage).unwrap_or(&"")
-                ));
+                fault(format!("`{}` stands before `{other}`", STAGES.get(stage).unwrap_or(&"")));
             }
         }
         let has_unsafe = line.contains("unsafe ") && !line.contains("unsafe_code");

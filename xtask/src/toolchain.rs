@@ -34,11 +34,7 @@ pub const ADVICE: &str = "no Rust compiler for BPF was found; install one of:
 
 /// The first toolchain that serves.
 pub fn find() -> Option<Toolchain> {
-    nightly().or_else(|| {
-        ["rustc-web", "/usr/bin/rustc", "rustc"]
-            .into_iter()
-            .find_map(prebuilt)
-    })
+    nightly().or_else(|| ["rustc-web", "/usr/bin/rustc", "rustc"].into_iter().find_map(prebuilt))
 }
 
 fn nightly() -> Option<Toolchain> {
@@ -48,35 +44,21 @@ fn nightly() -> Option<Toolchain> {
         return None;
     }
     let version = output("rustc", &["+nightly", "-vV"])?;
-    Some(Toolchain {
-        name: "rustup's nightly".into(),
-        llvm: llvm(&version)?,
-        kind: Kind::Nightly,
-    })
+    Some(Toolchain { name: "rustup's nightly".into(), llvm: llvm(&version)?, kind: Kind::Nightly })
 }
 
 fn prebuilt(rustc: &str) -> Option<Toolchain> {
     let sysroot = output(rustc, &["--print", "sysroot"])?;
-    if !Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(TARGET)
-        .is_dir()
-    {
+    if !Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).is_dir() {
         return None;
     }
     let version = output(rustc, &["-vV"])?;
     let kind = Kind::Prebuilt(rustc.into());
-    Some(Toolchain {
-        name: format!("`{rustc}`"),
-        llvm: llvm(&version)?,
-        kind,
-    })
+    Some(Toolchain { name: format!("`{rustc}`"), llvm: llvm(&version)?, kind })
 }
 
 fn llvm(version: &str) -> Option<u32> {
-    let line = version
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     line.split('.').next()?.parse().ok()
 }
 
@@ -85,13 +67,8 @@ impl Toolchain {
     pub fn cargo(&self) -> Command {
         let mut command = Command::new("cargo");
         // An outer cargo's toolchain would win over the one named here.
-        for name in [
-            "RUSTC",
-            "RUSTDOC",
-            "RUSTUP_TOOLCHAIN",
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-        ] {
+        for name in ["RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
+        {
             command.env_remove(name);
         }
         match &self.kind {
@@ -99,15 +76,10 @@ impl Toolchain {
                 command.args(["+nightly", "build", "-Z", "build-std=core"]);
             }
             Kind::Prebuilt(rustc) => {
-                command
-                    .args(["build"])
-                    .env("RUSTC", rustc)
-                    .env("RUSTC_BOOTSTRAP", "1");
+                command.args(["build"]).env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
             }
         }
-        command
-            .args(["--target", TARGET, "--release"])
-            .env("RUSTFLAGS", self.flags());
+        command.args(["--target", TARGET, "--release"]).env("RUSTFLAGS", self.flags());
         command
     }
 

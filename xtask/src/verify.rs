@@ -45,14 +45,8 @@ pub fn verify(update: bool) -> Result<()> {
     if update {
         return std::fs::write(table_path(), table).context("failed to write the table");
     }
-    let gone: Vec<_> = committed
-        .keys()
-        .filter(|name| !found.contains_key(*name))
-        .collect();
-    let new: Vec<_> = found
-        .keys()
-        .filter(|name| !committed.contains_key(*name))
-        .collect();
+    let gone: Vec<_> = committed.keys().filter(|name| !found.contains_key(*name)).collect();
+    let new: Vec<_> = found.keys().filter(|name| !committed.contains_key(*name)).collect();
     if !grown.is_empty() || !gone.is_empty() || !new.is_empty() {
         bail!(
             "verified instructions differ from xtask/verified.txt (grown: {grown:?}, gone: \
@@ -80,9 +74,7 @@ fn load_all(object: &[u8]) -> Result<BTreeMap<String, u64>> {
             other => bail!("program `{name}` is of a kind that verify does not know: {other:?}"),
         }
         .with_context(|| format!("the kernel refused program `{name}`"))?;
-        let verified = info
-            .verified_instruction_count()
-            .context("kernel older than 5.16")?;
+        let verified = info.verified_instruction_count().context("kernel older than 5.16")?;
         found.insert(name.to_owned(), u64::from(verified));
     }
     Ok(found)
@@ -96,9 +88,7 @@ fn read_table() -> Result<BTreeMap<String, u64>> {
     let Ok(text) = std::fs::read_to_string(table_path()) else {
         return Ok(BTreeMap::new());
     };
-    let lines = text
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty());
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines
         .map(|line| {
             let (name, count) = line.split_once(' ').context("a line without a count")?;

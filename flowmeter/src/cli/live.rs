@@ -110,9 +110,7 @@ impl LiveArgs {
         }
         for (i, name) in self.interfaces.iter().enumerate() {
             if self.interfaces[..i].contains(name) {
-                return Err(Exit::usage(format_args!(
-                    "interface `{name}` is named twice"
-                )));
+                return Err(Exit::usage(format_args!("interface `{name}` is named twice")));
             }
         }
         let output = self.output.sink()?;

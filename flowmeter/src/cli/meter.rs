@@ -62,12 +62,7 @@ pub struct MeterArgs {
     pub snapshot_length: u16,
 
     /// Stop after so many flows; 0 for no limit.
-    #[arg(
-        long,
-        value_name = "FLOWS",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
 
     /// Unit in which inter-arrival times are measured. They are written in ms whatever it is: in

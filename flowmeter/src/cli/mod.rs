@@ -69,10 +69,7 @@ impl Exit {
     }
 
     fn usage(message: impl std::fmt::Display) -> Self {
-        Self {
-            text: format!("error: {message}\n"),
-            code: 2,
-        }
+        Self { text: format!("error: {message}\n"), code: 2 }
     }
 
     fn from_clap(error: &clap::Error) -> Self {

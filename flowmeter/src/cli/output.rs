@@ -41,21 +41,11 @@ pub struct OutputArgs {
     anonymize_key_file: Option<PathBuf>,
 
     /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file.
-    #[arg(
-        long,
-        value_name = "FLOWS",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     flows_per_file: u64,
 
     /// Write the first file again after so many; 0 for no limit.
-    #[arg(
-        long,
-        value_name = "FILES",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "FILES", default_value_t = 0, allow_negative_numbers = true)]
     rotate_files: u64,
 }
 
@@ -76,9 +66,7 @@ impl OutputArgs {
             rotate_files: NonZeroU64::new(self.rotate_files),
         };
         if options.flows_per_file.is_some() && options.destination == Destination::Stdout {
-            return Err(Exit::usage(
-                "--flows-per-file needs files; name the first with --output",
-            ));
+            return Err(Exit::usage("--flows-per-file needs files; name the first with --output"));
         }
         if options.rotate_files.is_some() && options.flows_per_file.is_none() {
             return Err(Exit::usage("--rotate-files needs --flows-per-file"));
@@ -90,17 +78,14 @@ impl OutputArgs {
     pub fn schema(&self, options: fields::Options) -> Result<Arc<Schema>, Exit> {
         let mut schema = Schema::new(options);
         if let Some(names) = &self.columns {
-            schema = schema
-                .select(names)
-                .map_err(|e| Exit::usage(format_args!("--columns: {e}")))?;
+            schema =
+                schema.select(names).map_err(|e| Exit::usage(format_args!("--columns: {e}")))?;
         }
         if !self.columns_to_anonymize.is_empty() {
             let anonymizer = match &self.anonymize_key_file {
                 Some(path) => Anonymizer::from_file(path).map_err(|e| {
                     let path = path.display();
-                    Exit::usage(format_args!(
-                        "--anonymize-key-file: cannot use `{path}`: {e}"
-                    ))
+                    Exit::usage(format_args!("--anonymize-key-file: cannot use `{path}`: {e}"))
                 })?,
                 None => Anonymizer::random()
                     .map_err(|e| Exit::usage(format_args!("no random key to be had: {e}")))?,

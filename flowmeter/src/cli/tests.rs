@@ -25,9 +25,7 @@ fn good(args: &str) -> LivePlan {
 }
 
 fn bad(args: &str) -> String {
-    plan(args)
-        .err()
-        .unwrap_or_else(|| panic!("`{args}` passed"))
+    plan(args).err().unwrap_or_else(|| panic!("`{args}` passed"))
 }
 
 #[test]
@@ -41,10 +39,7 @@ fn defaults_are_nfstreams() {
     assert_eq!(plan.interfaces, ["eth0"]);
     assert_eq!(plan.knobs, Knobs::default());
     assert_eq!((plan.max_flows, plan.snapshot_length), (131_072, 1_536));
-    assert_eq!(
-        (plan.ingress, plan.direction),
-        (Ingress::Auto, Direction::Both)
-    );
+    assert_eq!((plan.ingress, plan.direction), (Ingress::Auto, Direction::Both));
     assert!(plan.promiscuous && !plan.log_bpf);
     assert_eq!((plan.max_nflows, plan.visibility), (None, None));
     assert_eq!((plan.performance_report, plan.meter_records), (None, None));
@@ -77,10 +72,7 @@ fn every_option_arrives() {
     };
     assert_eq!(plan.knobs, knobs);
     assert_eq!((plan.max_flows, plan.snapshot_length), (1_000, 64));
-    assert_eq!(
-        (plan.ingress, plan.direction),
-        (Ingress::Tcx, Direction::Ingress)
-    );
+    assert_eq!((plan.ingress, plan.direction), (Ingress::Tcx, Direction::Ingress));
     assert!(!plan.promiscuous && plan.log_bpf);
     assert_eq!(plan.max_nflows, Some(7));
     assert_eq!(plan.visibility.map(|d| d.as_millis()), Some(50));
@@ -94,16 +86,8 @@ fn every_option_arrives() {
 
 #[test]
 fn the_last_of_a_pair_counts() {
-    assert!(
-        !good("e --decode-tunnels --no-decode-tunnels")
-            .knobs
-            .decode_tunnels
-    );
-    assert!(
-        good("e --no-decode-tunnels --decode-tunnels")
-            .knobs
-            .decode_tunnels
-    );
+    assert!(!good("e --decode-tunnels --no-decode-tunnels").knobs.decode_tunnels);
+    assert!(good("e --no-decode-tunnels --decode-tunnels").knobs.decode_tunnels);
     assert!(good("e --no-promiscuous-mode --promiscuous-mode").promiscuous);
 }
 
@@ -126,18 +110,9 @@ fn columns_are_selected_and_ordered() {
 #[test]
 fn bad_values_are_told_in_a_line() {
     for (args, says) in [
-        (
-            "e --idle-timeout -1",
-            "'--idle-timeout <SECS>': it must be 0 or more seconds",
-        ),
-        (
-            "e --active-timeout ever",
-            "it must be a number of seconds, such as 120 or 0.5",
-        ),
-        (
-            "e --active-timeout 1e11",
-            "it must be at most 18446744073 seconds",
-        ),
+        ("e --idle-timeout -1", "'--idle-timeout <SECS>': it must be 0 or more seconds"),
+        ("e --active-timeout ever", "it must be a number of seconds, such as 120 or 0.5"),
+        ("e --active-timeout 1e11", "it must be at most 18446744073 seconds"),
         ("e --active-timeout nan", "it must be a number"),
         ("e --accounting-mode 4", "[possible values: 0, 1, 2, 3]"),
         ("e --n-dissections 256", "256 is not in 0..=255"),
@@ -149,41 +124,20 @@ fn bad_values_are_told_in_a_line() {
         ("e --system-visibility-poll-ms 0", "0 is not in 1..=3600000"),
         ("e --ingress ebpf", "[possible values: auto, xdp, tcx]"),
         ("e --time-unit s", "[possible values: ms, us, ns]"),
-        (
-            "e --idle-timeot 3",
-            "a similar argument exists: '--idle-timeout'",
-        ),
-        (
-            "--log-bpf",
-            "required arguments were not provided: <IFACE>...",
-        ),
+        ("e --idle-timeot 3", "a similar argument exists: '--idle-timeout'"),
+        ("--log-bpf", "required arguments were not provided: <IFACE>..."),
         ("e e", "interface `e` is named twice"),
         ("e --columns src_up", "no column is named `src_up`"),
         ("e --columns splt_ps", "it is there with --splt-analysis"),
         ("e --columns id,id", "column `id` is named twice"),
-        (
-            "e --columns-to-anonymize src_up",
-            "no column is named `src_up`",
-        ),
-        (
-            "e --columns-to-anonymize id --anonymize-key-file /none",
-            "cannot use `/none`: No such",
-        ),
+        ("e --columns-to-anonymize src_up", "no column is named `src_up`"),
+        ("e --columns-to-anonymize id --anonymize-key-file /none", "cannot use `/none`: No such"),
         ("e --flows-per-file 5", "--flows-per-file needs files"),
-        (
-            "e -o f --rotate-files 5",
-            "--rotate-files needs --flows-per-file",
-        ),
-        (
-            "e -o f.csv --meter-records 5",
-            "--meter-records needs --format json",
-        ),
+        ("e -o f --rotate-files 5", "--rotate-files needs --flows-per-file"),
+        ("e -o f.csv --meter-records 5", "--meter-records needs --format json"),
     ] {
         let text = bad(args);
-        assert!(
-            text.starts_with("error: ") && text.contains(says),
-            "{args}: {text}"
-        );
+        assert!(text.starts_with("error: ") && text.contains(says), "{args}: {text}");
     }
 }
 
@@ -202,9 +156,6 @@ fn listings() {
         _ => None,
     };
     assert_eq!(format(&["flowmeter", "fields"]), Some(Listing::Table));
-    assert_eq!(
-        format(&["flowmeter", "doctor", "--format", "json"]),
-        Some(Listing::Json)
-    );
+    assert_eq!(format(&["flowmeter", "doctor", "--format", "json"]), Some(Listing::Json));
     assert_eq!(format(&["flowmeter", "fields", "--format", "xml"]), None);
 }

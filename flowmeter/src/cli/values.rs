@@ -11,9 +11,7 @@ where
 {
     PossibleValuesParser::new(choices.iter().map(|(word, _)| *word)).map(|text| {
         let found = choices.iter().find(|(word, _)| *word == text);
-        found
-            .map(|(_, value)| *value)
-            .expect("clap let no other word pass")
+        found.map(|(_, value)| *value).expect("clap let no other word pass")
     })
 }
 

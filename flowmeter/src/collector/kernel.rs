@@ -66,22 +66,13 @@ impl Collector {
             flows: kernel.flow_map()?,
             records: kernel.record_ring()?,
             packets: kernel.packet_ring()?,
-            splt: if knobs.splt > 0 {
-                Some(kernel.splt_map(knobs.splt)?)
-            } else {
-                None
-            },
+            splt: if knobs.splt > 0 { Some(kernel.splt_map(knobs.splt)?) } else { None },
             kernel,
             knobs,
             overflow: Table::new(knobs, Order::LastPacket),
             ended: Vec::new(),
             due: Vec::new(),
-            pass: Pass {
-                begun: Instant::now(),
-                slices: 0,
-                last: 0,
-                running: true,
-            },
+            pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
             drained: 0,
         })
     }
@@ -151,12 +142,7 @@ impl Collector {
         let first = ended.len();
         let mut take = |drained: Drained<'_>| match drained {
             Drained::Record(reason, record) => {
-                ended.push(Ended {
-                    reason,
-                    record: *record,
-                    splt: Vec::new(),
-                    attached: (),
-                });
+                ended.push(Ended { reason, record: *record, splt: Vec::new(), attached: () });
             }
             Drained::Overflow(interface, time_ns, packet) => {
                 overflow.observe(packet, interface, time_ns, |flow| ended.push(flow));
@@ -200,12 +186,8 @@ impl Collector {
             if self.pass.begun.elapsed() < PASS {
                 return Ok(());
             }
-            self.pass = Pass {
-                begun: Instant::now(),
-                slices: 0,
-                last: self.pass.slices,
-                running: true,
-            };
+            self.pass =
+                Pass { begun: Instant::now(), slices: 0, last: self.pass.slices, running: true };
         }
         let now_ns = self.kernel.now_ns();
         for _ in 0..self.pass.last.div_ceil(PASS_TICKS).max(2) {

@@ -55,10 +55,7 @@ fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
     transport(header[9], &bytes[header_length..], more_fragments).then_some(Sound {
         bytes,
         length,
-        layers: Layers {
-            ip_version: 4,
-            transport: header[9],
-        },
+        layers: Layers { ip_version: 4, transport: header[9] },
     })
 }
 
@@ -79,10 +76,7 @@ fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
                 return transport(next, rest, more_fragments).then_some(Sound {
                     bytes,
                     length,
-                    layers: Layers {
-                        ip_version: 6,
-                        transport: next,
-                    },
+                    layers: Layers { ip_version: 6, transport: next },
                 });
             }
         }
@@ -175,11 +169,7 @@ mod tests {
         let tcp = http_get();
         assert_eq!(lie(&tcp, 0, 0x55), None, "IP version");
         assert_eq!(lie(&tcp, 0, 0x44), None, "IP header length below 5 words");
-        assert_eq!(
-            lie(&tcp, 2, 0xff),
-            None,
-            "IP total length beyond the packet"
-        );
+        assert_eq!(lie(&tcp, 2, 0xff), None, "IP total length beyond the packet");
         assert_eq!(lie(&tcp, 32, 0x40), None, "TCP data offset below 5 words");
         assert_eq!(lie(&tcp[..], 7, 1), None, "a later fragment");
 

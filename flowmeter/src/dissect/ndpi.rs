@@ -56,10 +56,7 @@ impl Module {
     /// As [`Module::new`], with the licence nDPI asks for from version 6.0 on.
     pub fn with_licence(n_dissections: u32, licence: Option<&str>) -> Result<Self, Error> {
         check()?;
-        let licence = licence
-            .map(CString::new)
-            .transpose()
-            .map_err(|_| Error::Licence)?;
+        let licence = licence.map(CString::new).transpose().map_err(|_| Error::Licence)?;
         let licence = licence.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let turn = turn();
         // SAFETY: check() found the layouts to agree, `turn` keeps others from making a module,
@@ -67,10 +64,7 @@ impl Module {
         let handle = unsafe { sys::fm_module_new(licence) };
         drop(turn);
         let handle = NonNull::new(handle).ok_or_else(|| Error::Initialise(version()))?;
-        Ok(Self {
-            handle,
-            n_dissections,
-        })
+        Ok(Self { handle, n_dissections })
     }
 
     /// State for a new flow, to be used with this module only; none if memory ran out.
@@ -103,12 +97,7 @@ impl Module {
         }
         let sound = headers::sound(ip)
             .filter(|sound| flow.layers.is_none_or(|layers| layers == sound.layers));
-        if let Some(Sound {
-            bytes,
-            length,
-            layers,
-        }) = sound
-        {
+        if let Some(Sound { bytes, length, layers }) = sound {
             flow.layers = Some(layers);
             let (module, handle) = (self.handle.as_ptr(), flow.handle.as_ptr());
             // SAFETY: both handles live as long as their owners, which are borrowed mutably;
@@ -138,11 +127,7 @@ impl Module {
         // SAFETY: both handles live as long as their owners, and `result` is of the size C
         // expects, which a test of ndpi_sys compares.
         unsafe {
-            sys::fm_result(
-                self.handle.as_ptr(),
-                flow.handle.as_ptr(),
-                result.as_mut_ptr(),
-            );
+            sys::fm_result(self.handle.as_ptr(), flow.handle.as_ptr(), result.as_mut_ptr());
         };
         // SAFETY: fm_result fills all of it, starting with zeroes.
         let result = unsafe { result.assume_init_ref() };
@@ -224,11 +209,8 @@ pub fn check() -> Result<(), Error> {
 
 /// The text up to its NUL. What is not UTF-8 on the wire is replaced.
 fn text(chars: &[c_char]) -> String {
-    let bytes: Vec<u8> = chars
-        .iter()
-        .take_while(|&&char| char != 0)
-        .map(|&char| char as u8)
-        .collect();
+    let bytes: Vec<u8> =
+        chars.iter().take_while(|&&char| char != 0).map(|&char| char as u8).collect();
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
@@ -300,14 +282,8 @@ mod tests {
         let mut module = module(2);
         let mut limited = flow(&module);
         let mut ended = flow(&module);
-        assert_eq!(
-            module.inspect(&mut limited, &opaque(0xee), 1, 1),
-            Inspection::Wanting
-        );
-        assert_eq!(
-            module.inspect(&mut limited, &opaque(0xed), 2, 2),
-            Inspection::Settled
-        );
+        assert_eq!(module.inspect(&mut limited, &opaque(0xee), 1, 1), Inspection::Wanting);
+        assert_eq!(module.inspect(&mut limited, &opaque(0xed), 2, 2), Inspection::Settled);
         module.inspect(&mut ended, &opaque(0xee), 3, 1);
         for flow in [limited, ended] {
             let got = module.finish(flow);
@@ -334,12 +310,7 @@ mod tests {
     /// Not proof of anything, but a header check that vanished would show here.
     #[test]
     fn mutated_packets_do_not_crash() {
-        let seeds = [
-            tls_client_hello(),
-            dns_query(),
-            http_get(),
-            Packet::udp6(b"payload"),
-        ];
+        let seeds = [tls_client_hello(), dns_query(), http_get(), Packet::udp6(b"payload")];
         let mut module = module(20);
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = |below: usize| {

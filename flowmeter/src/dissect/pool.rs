@@ -67,11 +67,7 @@ impl Pool {
         let workers = (0..threads)
             .map(|index| Worker::start(index, options.n_dissections, max_flows))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            workers,
-            n_dissections: options.n_dissections,
-            dropped: 0,
-        })
+        Ok(Self { workers, n_dissections: options.n_dissections, dropped: 0 })
     }
 
     /// Hands over a copy of a flow's `number`-th packet (from 1, counting both directions),
@@ -83,21 +79,14 @@ impl Pool {
             return;
         }
         let worker = self.worker(flow);
-        let packet = Packet {
-            number,
-            time_ms,
-            length: ip.len(),
-        };
+        let packet = Packet { number, time_ms, length: ip.len() };
         if !worker.make_room() {
             self.dropped += 1;
             return;
         }
         worker.given += 1;
         worker.pending.bytes.extend_from_slice(ip);
-        worker
-            .pending
-            .messages
-            .push((flow, Message::Packet(packet)));
+        worker.pending.messages.push((flow, Message::Packet(packet)));
     }
 
     /// A flow ended, and its verdict is wanted. It comes with [`Pool::verdicts`], once; `None` if
@@ -126,10 +115,7 @@ impl Pool {
 
     /// What happened so far. A worker's own counts are up to one batch late.
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters {
-            dropped: self.dropped,
-            ..Counters::default()
-        };
+        let mut sum = Counters { dropped: self.dropped, ..Counters::default() };
         for worker in &self.workers {
             sum.dropped += worker.dropped;
             sum.inspected += worker.tally.inspected.load(Relaxed);
@@ -237,22 +223,13 @@ impl Worker {
                 if report.send(Ok(())).is_err() {
                     return;
                 }
-                Dissector {
-                    flows: HashMap::new(),
-                    module,
-                    max_flows,
-                    tally: its_tally,
-                }
-                .run(&queue, &recycle, &answer);
+                Dissector { flows: HashMap::new(), module, max_flows, tally: its_tally }
+                    .run(&queue, &recycle, &answer);
             })
             .map_err(Error::Thread)?;
         ready.recv().map_err(|_| Error::Ended)??;
         Ok(Self {
-            ends: Some(Ends {
-                batches,
-                recycled,
-                verdicts,
-            }),
+            ends: Some(Ends { batches, recycled, verdicts }),
             thread: Some(thread),
             tally,
             pending: Batch::default(),
@@ -281,10 +258,7 @@ impl Worker {
             return false;
         }
         let empty = ends.recycled.try_recv().unwrap_or_default();
-        match ends
-            .batches
-            .try_send(mem::replace(&mut self.pending, empty))
-        {
+        match ends.batches.try_send(mem::replace(&mut self.pending, empty)) {
             Ok(()) => true,
             Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
                 self.pending = batch;
@@ -391,10 +365,7 @@ impl Dissector {
             hashbrown::hash_map::Entry::Vacant(_) if crowded => return None,
             hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(self.module.flow()?),
         };
-        Some(
-            self.module
-                .inspect(state, ip, packet.time_ms, packet.number),
-        )
+        Some(self.module.inspect(state, ip, packet.time_ms, packet.number))
     }
 }
 
@@ -406,11 +377,7 @@ mod tests {
     use crate::dissect::samples::{dns_query, http_get, tls_client_hello};
 
     fn pool(threads: usize, max_flows: usize) -> Pool {
-        let options = Options {
-            n_dissections: 20,
-            threads,
-            max_flows,
-        };
+        let options = Options { n_dissections: 20, threads, max_flows };
         Pool::start(&options).expect("nDPI is installed")
     }
 
@@ -431,11 +398,7 @@ mod tests {
     #[test]
     fn every_flow_gets_its_own_verdict() {
         let mut pool = pool(3, 10_000);
-        let samples = [
-            (tls_client_hello(), "TLS"),
-            (dns_query(), "DNS"),
-            (http_get(), "HTTP"),
-        ];
+        let samples = [(tls_client_hello(), "TLS"), (dns_query(), "DNS"), (http_get(), "HTTP")];
         for flow in 0..300 {
             pool.inspect(flow, 1, flow, &samples[flow as usize % 3].0);
         }
@@ -449,13 +412,7 @@ mod tests {
             assert_eq!(layer7.requested_server_name, "www.example.org");
         }
         assert_eq!(got[300], (300, None), "never inspected");
-        assert_eq!(
-            pool.counters(),
-            Counters {
-                inspected: 300,
-                ..Counters::default()
-            }
-        );
+        assert_eq!(pool.counters(), Counters { inspected: 300, ..Counters::default() });
     }
 
     #[test]
@@ -488,13 +445,7 @@ mod tests {
         assert_eq!(wait(&mut pool, 1), [(2, None)]);
         assert_eq!(
             pool.counters(),
-            Counters {
-                inspected: 1,
-                refused: 1,
-                crowded: 1,
-                flows: 1,
-                ..Counters::default()
-            }
+            Counters { inspected: 1, refused: 1, crowded: 1, flows: 1, ..Counters::default() }
         );
     }
 

@@ -38,9 +38,7 @@ impl Anonymizer {
     /// joined.
     pub fn from_file(path: &Path) -> io::Result<Self> {
         let mut key = Vec::new();
-        File::open(path)?
-            .take(MAX_KEY as u64 + 1)
-            .read_to_end(&mut key)?;
+        File::open(path)?.take(MAX_KEY as u64 + 1).read_to_end(&mut key)?;
         Self::with_key(&key)
     }
 

@@ -238,11 +238,7 @@ macro_rules! sizes {
                 Statistics,
                 Unsigned,
                 "bytes",
-                concat!(
-                    "Smallest packet ",
-                    $whose,
-                    ", by --accounting-mode; 0 if there is none."
-                ),
+                concat!("Smallest packet ", $whose, ", by --accounting-mode; 0 if there is none."),
                 |r| Value::U64(r.side($which).sizes.min)
             ),
             column!(
@@ -270,11 +266,7 @@ macro_rules! sizes {
                 Statistics,
                 Unsigned,
                 "bytes",
-                concat!(
-                    "Largest packet ",
-                    $whose,
-                    ", by --accounting-mode; 0 if there is none."
-                ),
+                concat!("Largest packet ", $whose, ", by --accounting-mode; 0 if there is none."),
                 |r| Value::U64(r.side($which).sizes.max)
             ),
         ]
@@ -302,11 +294,7 @@ macro_rules! piats {
                 Statistics,
                 Float,
                 "ms",
-                concat!(
-                    "Mean time between successive packets ",
-                    $whose,
-                    "; 0 for fewer than two."
-                ),
+                concat!("Mean time between successive packets ", $whose, "; 0 for fewer than two."),
                 |r| ms(r, &r.side($which).piats, Moments::mean)
             ),
             column!(
@@ -390,11 +378,7 @@ macro_rules! layers {
                 Layers,
                 Unsigned,
                 "bytes",
-                concat!(
-                    "Bytes of the frames ",
-                    $whose,
-                    ", headers of tunnels included."
-                ),
+                concat!("Bytes of the frames ", $whose, ", headers of tunnels included."),
                 |r| Value::U64(r.side($which).bytes[Layer::Link as usize])
             ),
             column!(
@@ -410,11 +394,7 @@ macro_rules! layers {
                 Layers,
                 Unsigned,
                 "bytes",
-                concat!(
-                    "Bytes from the transport header on of the packets ",
-                    $whose,
-                    "."
-                ),
+                concat!("Bytes from the transport header on of the packets ", $whose, "."),
                 |r| Value::U64(r.side($which).bytes[Layer::Transport as usize])
             ),
             column!(
@@ -422,11 +402,7 @@ macro_rules! layers {
                 Layers,
                 Unsigned,
                 "bytes",
-                concat!(
-                    "Bytes that the transport headers carry in the packets ",
-                    $whose,
-                    "."
-                ),
+                concat!("Bytes that the transport headers carry in the packets ", $whose, "."),
                 |r| Value::U64(r.side($which).bytes[Layer::Payload as usize])
             ),
         ]
@@ -489,11 +465,7 @@ macro_rules! owner {
                 Owners,
                 Unsigned,
                 "",
-                concat!(
-                    "Process at ",
-                    $whose,
-                    "'s end. Null if unknown or not on this host."
-                ),
+                concat!("Process at ", $whose, "'s end. Null if unknown or not on this host."),
                 |r| r
                     .flow
                     .owners
@@ -511,12 +483,7 @@ macro_rules! owner {
                     $whose,
                     "'s end. Null if unknown or not on this host."
                 ),
-                |r| r
-                    .flow
-                    .owners
-                    .$side
-                    .as_ref()
-                    .map_or(Value::Null, |o| Value::Str(&o.name))
+                |r| r.flow.owners.$side.as_ref().map_or(Value::Null, |o| Value::Str(&o.name))
             ),
         ]
     };
@@ -525,19 +492,14 @@ macro_rules! owner {
 /// A bit of the record's marks.
 macro_rules! marked {
     ($name:literal, $bit:expr, $doc:literal) => {
-        column!($name, Marks, Bool, "", $doc, |r| Value::Bool(
-            r.flow.record.marks & $bit != 0
-        ))
+        column!($name, Marks, Bool, "", $doc, |r| Value::Bool(r.flow.record.marks & $bit != 0))
     };
 }
 
 /// A text of the dissector.
 macro_rules! layer7 {
     ($name:ident, $doc:literal) => {
-        column!(stringify!($name), Layer7, Text, "", $doc, |r| layer7(
-            r,
-            |l| Value::Str(&l.$name)
-        ))
+        column!(stringify!($name), Layer7, Text, "", $doc, |r| layer7(r, |l| Value::Str(&l.$name)))
     };
 }
 
@@ -657,12 +619,7 @@ fn ms(r: &Row, piats: &Moments, of: fn(&Moments) -> f64) -> Value<'static> {
 }
 
 fn list<'a>(r: &Row<'a>, part: Part) -> Value<'a> {
-    Value::List(List {
-        slots: &r.flow.splt,
-        length: r.options.splt,
-        part,
-        unit: r.options.unit,
-    })
+    Value::List(List { slots: &r.flow.splt, length: r.options.splt, part, unit: r.options.unit })
 }
 
 fn layer7<'a>(r: &Row<'a>, get: fn(&'a Layer7) -> Value<'a>) -> Value<'a> {

@@ -15,17 +15,11 @@ pub fn table() -> String {
     let [w0, w1, w2, w3] = [0, 1, 2, 3].map(width);
     let mut out = String::new();
     for [name, kind, unit, group, doc] in &rows {
-        put(
-            &mut out,
-            format_args!("{name:w0$}  {kind:w1$}  {unit:w2$}  {group:w3$}  {doc}\n"),
-        );
+        put(&mut out, format_args!("{name:w0$}  {kind:w1$}  {unit:w2$}  {group:w3$}  {doc}\n"));
     }
     out.push_str("\nGROUP       PRESENT\n");
     for group in groups() {
-        put(
-            &mut out,
-            format_args!("{:10}  {}\n", group.name(), group.condition()),
-        );
+        put(&mut out, format_args!("{:10}  {}\n", group.name(), group.condition()));
     }
     out
 }
@@ -55,10 +49,7 @@ pub fn markdown() -> String {
          | group | present |\n|---|---|\n",
     );
     for group in groups() {
-        put(
-            &mut out,
-            format_args!("| {} | {} |\n", group.name(), group.condition()),
-        );
+        put(&mut out, format_args!("| {} | {} |\n", group.name(), group.condition()));
     }
     out.push_str("\n| column | type | unit | group | meaning |\n|---|---|---|---|---|\n");
     for c in columns::all() {

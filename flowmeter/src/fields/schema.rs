@@ -45,16 +45,9 @@ impl Schema {
     pub fn new(options: Options) -> Self {
         let columns = columns::all()
             .filter(|column| column.group.is_in(&options))
-            .map(|column| Selected {
-                column,
-                anonymous: false,
-            })
+            .map(|column| Selected { column, anonymous: false })
             .collect();
-        Self {
-            options,
-            columns,
-            anonymizer: None,
-        }
+        Self { options, columns, anonymizer: None }
     }
 
     /// Only the columns with these names, in this order.
@@ -165,9 +158,7 @@ mod tests {
 
     #[test]
     fn selection_orders() {
-        let schema = schema()
-            .select(&["dst_port", "src_ip"])
-            .expect("both exist");
+        let schema = schema().select(&["dst_port", "src_ip"]).expect("both exist");
         assert_eq!(texts(&schema), ["443", "10.0.0.1"]);
     }
 

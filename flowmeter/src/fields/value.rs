@@ -206,12 +206,7 @@ mod tests {
     }
 
     fn list(slots: &[Slot], length: u32, part: Part) -> Value<'_> {
-        Value::List(List {
-            slots,
-            length,
-            part,
-            unit: TimeUnit::Ms,
-        })
+        Value::List(List { slots, length, part, unit: TimeUnit::Ms })
     }
 
     #[test]
@@ -238,19 +233,12 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (x, written) in [
-            (86.0, "86.0"),
-            (0.1, "0.1"),
-            (1.0 / 3.0, "0.3333333333333333"),
-        ] {
+        for (x, written) in [(86.0, "86.0"), (0.1, "0.1"), (1.0 / 3.0, "0.3333333333333333")] {
             assert_eq!(json(Value::F64(x)), written);
         }
         assert_eq!(json(Value::U64(u64::MAX)), "18446744073709551615");
         assert_eq!(json(Value::I64(-1)), "-1");
-        assert_eq!(
-            (json(Value::Null), text(Value::Null)),
-            ("null".into(), String::new())
-        );
+        assert_eq!((json(Value::Null), text(Value::Null)), ("null".into(), String::new()));
         assert_eq!(
             (json(Value::Bool(true)), text(Value::Bool(true))),
             ("true".into(), "True".into())
@@ -260,22 +248,11 @@ mod tests {
     #[test]
     fn runs_become_packets() {
         let runs = [
-            Slot {
-                piat: 0,
-                size_direction: 60,
-                repeat: 1,
-            },
-            Slot {
-                piat: 7,
-                size_direction: 0x5ea | Slot::REVERSE,
-                repeat: 3,
-            },
+            Slot { piat: 0, size_direction: 60, repeat: 1 },
+            Slot { piat: 7, size_direction: 0x5ea | Slot::REVERSE, repeat: 3 },
         ];
         assert_eq!(json(list(&runs, 6, Part::Direction)), "[0,1,1,1,-1,-1]");
-        assert_eq!(
-            json(list(&runs, 6, Part::Size)),
-            "[60,1514,1514,1514,-1,-1]"
-        );
+        assert_eq!(json(list(&runs, 6, Part::Size)), "[60,1514,1514,1514,-1,-1]");
         assert_eq!(json(list(&runs, 6, Part::Piat)), "[0,7,0,0,-1,-1]");
         assert_eq!(text(list(&runs, 2, Part::Size)), "[60, 1514]");
         assert_eq!(json(list(&[], 2, Part::Size)), "[-1,-1]");
@@ -284,17 +261,9 @@ mod tests {
     #[test]
     fn lost_slot_ends_the_list() {
         let runs = [
-            Slot {
-                piat: 0,
-                size_direction: 60,
-                repeat: 1,
-            },
+            Slot { piat: 0, size_direction: 60, repeat: 1 },
             Slot::default(),
-            Slot {
-                piat: 7,
-                size_direction: 61,
-                repeat: 1,
-            },
+            Slot { piat: 7, size_direction: 61, repeat: 1 },
         ];
         assert_eq!(json(list(&runs, 3, Part::Size)), "[60,-1,-1]");
     }

@@ -22,10 +22,7 @@ pub struct Csv {
 impl Csv {
     /// Opens nothing yet.
     pub fn new(options: Options, schema: Arc<Schema>) -> Self {
-        Self {
-            schema,
-            files: Files::new(options, Mode::Replace),
-        }
+        Self { schema, files: Files::new(options, Mode::Replace) }
     }
 }
 
@@ -65,10 +62,7 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     fn new(out: &'a mut Vec<u8>) -> Self {
-        Self {
-            out,
-            is_empty: true,
-        }
+        Self { out, is_empty: true }
     }
 
     fn push(&mut self, value: &Value) {
@@ -100,10 +94,7 @@ impl<'a> Row<'a> {
 /// Puts what `out` has from `start` on into quotes if it needs them.
 fn quote(out: &mut Vec<u8>, start: usize) {
     let field = &out[start..];
-    if !field
-        .iter()
-        .any(|b| matches!(b, b',' | b'"' | b'\r' | b'\n'))
-    {
+    if !field.iter().any(|b| matches!(b, b',' | b'"' | b'\r' | b'\n')) {
         return;
     }
     let mut quoted = Vec::with_capacity(field.len() + 2);
@@ -147,15 +138,8 @@ mod tests {
     }
 
     fn flow(id: u64) -> Flow {
-        let knobs = Knobs {
-            statistics: true,
-            splt: 3,
-            ..Knobs::default()
-        };
-        Flow {
-            id,
-            ..example::handshake(&knobs)
-        }
+        let knobs = Knobs { statistics: true, splt: 3, ..Knobs::default() };
+        Flow { id, ..example::handshake(&knobs) }
     }
 
     fn select(names: &[&str]) -> Arc<Schema> {
@@ -182,19 +166,9 @@ mod tests {
     #[test]
     fn rows_are_quoted_where_they_must() {
         let dir = scratch::Dir::new("csv");
-        let columns = select(&[
-            "id",
-            "src_ip",
-            "splt_ps",
-            "user_agent",
-            "tunnel_vni",
-            "splt_lost",
-        ]);
+        let columns = select(&["id", "src_ip", "splt_ps", "user_agent", "tunnel_vni", "splt_lost"]);
         let mut other = flow(1);
-        other.layer7 = Some(Layer7 {
-            user_agent: "a \"b\"\n, c".into(),
-            ..Layer7::default()
-        });
+        other.layer7 = Some(Layer7 { user_agent: "a \"b\"\n, c".into(), ..Layer7::default() });
         write(options(dir.path("f.csv")), columns, &[flow(0), other]);
         assert_eq!(
             fs::read_to_string(dir.path("f.csv")).ok().as_deref(),

@@ -19,13 +19,7 @@ pub struct Files {
 impl Files {
     /// Opens nothing yet. `mode` is for a single file; numbered ones are always replaced.
     pub fn new(options: Options, mode: Mode) -> Self {
-        Self {
-            options,
-            mode,
-            current: None,
-            index: 0,
-            flows: 0,
-        }
+        Self { options, mode, current: None, index: 0, flows: 0 }
     }
 
     /// The file for one more flow, and whether it is a new one.

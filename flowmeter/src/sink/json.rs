@@ -22,11 +22,7 @@ impl Json {
         let names = names(&schema);
         let mut files = Files::new(options, Mode::Append);
         files.current()?;
-        Ok(Self {
-            schema,
-            names,
-            files,
-        })
+        Ok(Self { schema, names, files })
     }
 }
 
@@ -54,9 +50,7 @@ fn names(schema: &Schema) -> Vec<Box<[u8]>> {
         .map(|(i, column)| {
             let open = if i == 0 { '{' } else { ',' };
             // Names of columns are made of characters that JSON does not escape.
-            format!("{open}\"{}\":", column.name)
-                .into_bytes()
-                .into_boxed_slice()
+            format!("{open}\"{}\":", column.name).into_bytes().into_boxed_slice()
         })
         .collect()
 }
@@ -148,10 +142,7 @@ mod tests {
 
     #[test]
     fn whole_means_have_a_fraction_and_whole_times_none() {
-        let line = line(fields::Options {
-            statistics: true,
-            ..CORE
-        });
+        let line = line(fields::Options { statistics: true, ..CORE });
         assert!(
             line.contains(r#""bidirectional_min_piat_ms":2,"bidirectional_mean_piat_ms":11.0,"#),
             "{line}"
@@ -166,20 +157,12 @@ mod tests {
 
     #[test]
     fn finer_times_have_fractions_of_ms() {
-        let options = fields::Options {
-            statistics: true,
-            splt: 4,
-            unit: TimeUnit::Us,
-            ..CORE
-        };
+        let options = fields::Options { statistics: true, splt: 4, unit: TimeUnit::Us, ..CORE };
         let line = line(options);
         assert!(
             line.contains(r#""bidirectional_min_piat_ms":1.7,"bidirectional_mean_piat_ms":10.9,"#),
             "{line}"
         );
-        assert!(
-            line.ends_with("\"splt_piat_ms\":[0.0,1.7,20.1,-1]}\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("\"splt_piat_ms\":[0.0,1.7,20.1,-1]}\n"), "{line}");
     }
 }

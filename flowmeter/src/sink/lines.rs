@@ -49,12 +49,7 @@ impl Lines {
                 }
             }
         };
-        let mut lines = Self {
-            file,
-            name,
-            buffer: Vec::with_capacity(2 * FULL),
-            ends: Vec::new(),
-        };
+        let mut lines = Self { file, name, buffer: Vec::with_capacity(2 * FULL), ends: Vec::new() };
         if let (Destination::File(path), Mode::Append) = (destination, mode)
             && ends_inside_line(path).unwrap_or(false)
         {
@@ -177,11 +172,9 @@ mod tests {
     fn lines_are_added_or_replace() {
         let dir = scratch::Dir::new("lines");
         let path = dir.path("log");
-        for (mode, expected) in [
-            (Mode::Append, "a\n"),
-            (Mode::Append, "a\na\n"),
-            (Mode::Replace, "a\n"),
-        ] {
+        for (mode, expected) in
+            [(Mode::Append, "a\n"), (Mode::Append, "a\na\n"), (Mode::Replace, "a\n")]
+        {
             let mut lines = open(path.clone(), mode);
             add(&mut lines, "a\n");
             lines.flush().unwrap_or_else(|e| panic!("{e}"));
@@ -197,10 +190,7 @@ mod tests {
         let mut lines = open(path.clone(), Mode::Append);
         add(&mut lines, "a\n");
         lines.flush().unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(
-            fs::read_to_string(&path).ok().as_deref(),
-            Some("whole\ncu\na\n")
-        );
+        assert_eq!(fs::read_to_string(&path).ok().as_deref(), Some("whole\ncu\na\n"));
     }
 
     #[test]
@@ -222,17 +212,11 @@ mod tests {
         add(&mut lines, "first\n");
         add(&mut lines, "second\n");
         // As if the disk had been full in the middle of the second line.
-        lines
-            .file
-            .write_all(b"first\nsec")
-            .unwrap_or_else(|e| panic!("{e}"));
+        lines.file.write_all(b"first\nsec").unwrap_or_else(|e| panic!("{e}"));
         lines.keep_from(9);
         assert_eq!(fs::read_to_string(&path).ok().as_deref(), Some("first\n"));
         lines.flush().unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(
-            fs::read_to_string(&path).ok().as_deref(),
-            Some("first\nsecond\n")
-        );
+        assert_eq!(fs::read_to_string(&path).ok().as_deref(), Some("first\nsecond\n"));
     }
 
     #[test]

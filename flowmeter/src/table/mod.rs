@@ -73,10 +73,7 @@ impl Order {
     fn identity(self, key: &FlowKey) -> FlowKey {
         match self {
             Self::LastPacket => *key,
-            Self::Nfstream => FlowKey {
-                ip_version: 0,
-                ..*key
-            },
+            Self::Nfstream => FlowKey { ip_version: 0, ..*key },
         }
     }
 }
@@ -127,9 +124,8 @@ impl<T: Default> Table<T> {
         let identity = self.order.identity(&key);
         let hash = self.hasher.hash_one(identity);
         let (entries, order) = (&self.entries, self.order);
-        let found = self.index.find(hash, |&i| {
-            order.identity(&entries[i as usize].record.key) == identity
-        });
+        let found =
+            self.index.find(hash, |&i| order.identity(&entries[i as usize].record.key) == identity);
         let at = match found.copied() {
             Some(at) => {
                 let entry = &mut self.entries[at as usize];
@@ -154,13 +150,9 @@ impl<T: Default> Table<T> {
         };
         let entry = &mut self.entries[at as usize];
         let mut effect = Effect::default();
-        entry
-            .record
-            .add(p, from_high, now_ns, &self.knobs, &mut effect);
+        entry.record.add(p, from_high, now_ns, &self.knobs, &mut effect);
         if effect.splt.count > 0 {
-            entry
-                .splt
-                .extend(effect.splt.slots.iter().take(effect.splt.count as usize));
+            entry.splt.extend(effect.splt.slots.iter().take(effect.splt.count as usize));
         }
         (effect, &mut entry.attached)
     }
@@ -202,13 +194,8 @@ impl<T: Default> Table<T> {
         self.begun += 1;
         let mut record = Record::default();
         record.begin(key, HOST_UID | self.begun, p, from_high);
-        let entry = Entry {
-            record,
-            splt: Vec::new(),
-            attached: T::default(),
-            older: NONE,
-            newer: NONE,
-        };
+        let entry =
+            Entry { record, splt: Vec::new(), attached: T::default(), older: NONE, newer: NONE };
         let at = if let Some(at) = self.free.pop() {
             self.entries[at as usize] = entry;
             at
@@ -217,9 +204,7 @@ impl<T: Default> Table<T> {
             (self.entries.len() - 1) as u32
         };
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hash, at, |&i| {
-            hasher.hash_one(entries[i as usize].record.key)
-        });
+        self.index.insert_unique(hash, at, |&i| hasher.hash_one(entries[i as usize].record.key));
         at
     }
 
@@ -235,10 +220,7 @@ impl<T: Default> Table<T> {
     }
 
     fn unlink(&mut self, at: u32) {
-        let (older, newer) = (
-            self.entries[at as usize].older,
-            self.entries[at as usize].newer,
-        );
+        let (older, newer) = (self.entries[at as usize].older, self.entries[at as usize].newer);
         match older {
             NONE => self.oldest = newer,
             i => self.entries[i as usize].newer = newer,

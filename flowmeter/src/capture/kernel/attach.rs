@@ -74,13 +74,7 @@ pub(super) fn attach(
             hooks.push(ingress(ebpf, interface, options.ingress, &mut attached)?);
         }
         if options.direction == Direction::Egress || both && !interface.loopback {
-            let link = tc(
-                ebpf,
-                TC_OUT,
-                interface,
-                TcAttachType::Egress,
-                Hook::TcEgress,
-            )?;
+            let link = tc(ebpf, TC_OUT, interface, TcAttachType::Egress, Hook::TcEgress)?;
             attached.tc.push((TC_OUT, link));
             hooks.push(Hook::TcEgress);
         }
@@ -107,13 +101,7 @@ fn ingress(
             Err(e) => return Err(failed(Hook::Xdp, interface, e)),
         }
     }
-    let link = tc(
-        ebpf,
-        TC_IN,
-        interface,
-        TcAttachType::Ingress,
-        Hook::TcIngress,
-    )?;
+    let link = tc(ebpf, TC_IN, interface, TcAttachType::Ingress, Hook::TcIngress)?;
     attached.tc.push((TC_IN, link));
     Ok(Hook::TcIngress)
 }
@@ -136,11 +124,7 @@ fn tc(
     // An error here is that there is one already, or shows in the attachment.
     let _ = tc::qdisc_add_clsact(&interface.name);
     program
-        .attach_with_options(
-            &interface.name,
-            kind,
-            TcAttachOptions::Netlink(NlOptions::default()),
-        )
+        .attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(NlOptions::default()))
         .map_err(|e| failed(hook, interface, e))
 }
 
@@ -158,10 +142,5 @@ fn failed(hook: Hook, interface: &Interface, error: ProgramError) -> Error {
         }
         _ => "",
     };
-    Error::Attach {
-        hook,
-        interface: interface.name.to_string(),
-        advice,
-        source: Box::new(error),
-    }
+    Error::Attach { hook, interface: interface.name.to_string(), advice, source: Box::new(error) }
 }

@@ -21,9 +21,7 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self {
-            values: [0; COUNTERS],
-        }
+        Self { values: [0; COUNTERS] }
     }
 }
 
@@ -51,9 +49,7 @@ impl Tally {
 
     /// Packets ignored, by reason.
     pub fn ignored_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        IGNORED
-            .iter()
-            .map(|(name, counter)| (*name, self.get(*counter)))
+        IGNORED.iter().map(|(name, counter)| (*name, self.get(*counter)))
     }
 
     /// `seen − (metered + overflowed + ignored + lost)`: 0 at any quiescent point.
@@ -62,9 +58,7 @@ impl Tally {
             + self.get(Counter::Overflowed)
             + self.ignored()
             + self.get(Counter::Lost);
-        self.get(Counter::Seen)
-            .wrapping_sub(accounted)
-            .cast_signed()
+        self.get(Counter::Seen).wrapping_sub(accounted).cast_signed()
     }
 
     fn add(&mut self, values: &[u64; COUNTERS]) {
@@ -86,11 +80,7 @@ impl Balance {
 }
 
 pub(super) fn read(ebpf: &Ebpf, interfaces: usize) -> Result<Balance, Error> {
-    let failed = |source| Error::Map {
-        act: "read",
-        map: "COUNTERS",
-        source,
-    };
+    let failed = |source| Error::Map { act: "read", map: "COUNTERS", source };
     let map = ebpf.map("COUNTERS").ok_or(Error::NoObject)?;
     let map: PerCpuArray<_, [u64; COUNTERS]> =
         PerCpuArray::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;
@@ -99,11 +89,7 @@ pub(super) fn read(ebpf: &Ebpf, interfaces: usize) -> Result<Balance, Error> {
         let mut hooks = [Tally::default(); HOOKS];
         for (hook, tally) in hooks.iter_mut().enumerate() {
             let index = (interface * HOOKS + hook) as u32;
-            for values in map
-                .get(&index, 0)
-                .map_err(|e| failed(sys::map_error(&e)))?
-                .iter()
-            {
+            for values in map.get(&index, 0).map_err(|e| failed(sys::map_error(&e)))?.iter() {
                 tally.add(values);
             }
         }

@@ -67,9 +67,7 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
     }
     let mut found: Vec<Interface> = Vec::with_capacity(names.len());
     for name in names {
-        let index = CString::new(name.as_str())
-            .ok()
-            .and_then(|name| sys::interface_index(&name));
+        let index = CString::new(name.as_str()).ok().and_then(|name| sys::interface_index(&name));
         let index = index.ok_or_else(|| Error::NoInterface(name.clone()))?;
         if found.iter().any(|i| i.index == index) {
             return Err(Error::Twice(name.clone()));
@@ -78,11 +76,7 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
         found.push(Interface {
             name: name.as_str().into(),
             index,
-            link: if ETHERNET_TYPES.contains(&kind) {
-                next::ETHERNET
-            } else {
-                next::IP
-            },
+            link: if ETHERNET_TYPES.contains(&kind) { next::ETHERNET } else { next::IP },
             loopback: kind == 772,
             before: traffic(name),
             promiscuous: None,

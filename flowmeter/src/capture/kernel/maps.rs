@@ -133,11 +133,7 @@ impl FlowMap {
         };
         let fd = data.fd().as_fd();
         let batch = sys::lookup_batch(fd, &mut self.cursor, &mut self.keys, &mut self.values)
-            .map_err(|source| Error::Map {
-                act: "read",
-                map: "FLOWS",
-                source,
-            })?;
+            .map_err(|source| Error::Map { act: "read", map: "FLOWS", source })?;
         let (flows, end) = match batch {
             Batch::More(n) => (n, false),
             Batch::End(n) => (n, true),
@@ -156,21 +152,12 @@ impl Kernel {
         let program: &mut Xdp = xdp(&mut self.ebpf, "flowmeter_reap")?;
         let mut done = 0;
         for keys in keys.chunks(MAX_REAP) {
-            let request = ReapRequest {
-                now_ns,
-                force: force.into(),
-                count: keys.len() as u32,
-            };
+            let request = ReapRequest { now_ns, force: force.into(), count: keys.len() as u32 };
             let mut data = Vec::with_capacity(16 + size_of_val(keys));
             data.extend_from_slice(request.as_bytes());
             data.extend_from_slice(keys.as_bytes());
-            let options = TestRunOptions {
-                data_in: Some(&data),
-                ..TestRunOptions::new()
-            };
-            let result = program
-                .test_run(options)
-                .map_err(|e| Error::Reap(Box::new(e)))?;
+            let options = TestRunOptions { data_in: Some(&data), ..TestRunOptions::new() };
+            let result = program.test_run(options).map_err(|e| Error::Reap(Box::new(e)))?;
             let n = (result.return_value as usize).min(keys.len());
             done += n;
             if n < keys.len() {
@@ -189,10 +176,7 @@ pub struct SpltMap {
 
 impl SpltMap {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        Ok(Self {
-            map: ebpf.take_map(name).ok_or(Error::NoObject)?,
-            name,
-        })
+        Ok(Self { map: ebpf.take_map(name).ok_or(Error::NoObject)?, name })
     }
 
     /// Takes the slots of a record that has ended. A slot that found no room in the map has
@@ -204,17 +188,9 @@ impl SpltMap {
         let count = record.splt_slots as usize;
         let mut slots = Vec::with_capacity(count);
         for chunk in 0..count.div_ceil(CHUNK_SLOTS) {
-            let key = ChunkKey {
-                uid: record.uid,
-                chunk: chunk as u32,
-                reserved: 0,
-            };
-            let found: Option<Chunk> =
-                sys::take_element(data.fd().as_fd(), &key).map_err(|source| Error::Map {
-                    act: "read",
-                    map: self.name,
-                    source,
-                })?;
+            let key = ChunkKey { uid: record.uid, chunk: chunk as u32, reserved: 0 };
+            let found: Option<Chunk> = sys::take_element(data.fd().as_fd(), &key)
+                .map_err(|source| Error::Map { act: "read", map: self.name, source })?;
             slots.extend(found.unwrap_or_else(Chunk::new_zeroed).slots);
         }
         slots.truncate(count);
@@ -224,11 +200,7 @@ impl SpltMap {
 
 /// Tells the programs of the interfaces after the first.
 pub(super) fn name_interfaces(ebpf: &mut Ebpf, interfaces: &[Interface]) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::Map {
-        act: "write",
-        map: "INTERFACES",
-        source,
-    };
+    let failed = |source: io::Error| Error::Map { act: "write", map: "INTERFACES", source };
     let map = ebpf.map_mut("INTERFACES").ok_or(Error::NoObject)?;
     let mut map: HashMap<_, u32, [u32; 2]> =
         HashMap::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;

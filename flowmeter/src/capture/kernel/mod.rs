@@ -154,12 +154,7 @@ impl Kernel {
         let mut ebpf = load(options, &interfaces, wall_offset)?;
         maps::name_interfaces(&mut ebpf, &interfaces)?;
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
-        let mut kernel = Self {
-            ebpf,
-            interfaces,
-            attached,
-            wall_offset,
-        };
+        let mut kernel = Self { ebpf, interfaces, attached, wall_offset };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
                 interface.hold_promiscuous();
@@ -170,9 +165,7 @@ impl Kernel {
 
     /// The hooks in use, by interface.
     pub fn hooks(&self) -> impl Iterator<Item = (&Interface, &[Hook])> {
-        self.interfaces
-            .iter()
-            .zip(self.attached.hooks.iter().map(Vec::as_slice))
+        self.interfaces.iter().zip(self.attached.hooks.iter().map(Vec::as_slice))
     }
 
     /// Takes the map of flows, once.
@@ -192,14 +185,7 @@ impl Kernel {
 
     /// Takes the map of SPLT slots for flows of up to `packets`, once.
     pub fn splt_map(&mut self, packets: u32) -> Result<SpltMap, Error> {
-        SpltMap::take(
-            &mut self.ebpf,
-            if packets > DENSE_SPLT {
-                "SPLT_SPARSE"
-            } else {
-                "SPLT"
-            },
-        )
+        SpltMap::take(&mut self.ebpf, if packets > DENSE_SPLT { "SPLT_SPARSE" } else { "SPLT" })
     }
 
     /// What the programs have counted since they were loaded.
@@ -234,11 +220,7 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     let knobs = &options.knobs;
     let many = u32::from(interfaces.len() > 1);
     let (first, link) = interfaces.first().map_or((0, 0), |i| (i.index, i.link));
-    let chunks = knobs
-        .splt
-        .div_ceil(CHUNK_SLOTS as u32)
-        .saturating_mul(options.max_flows)
-        .max(1);
+    let chunks = knobs.splt.div_ceil(CHUNK_SLOTS as u32).saturating_mul(options.max_flows).max(1);
     let sparse = u32::from(knobs.splt > DENSE_SPLT);
     let statistics = u32::from(knobs.statistics);
     let tunnels = u32::from(knobs.decode_tunnels);
@@ -263,20 +245,13 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
         .map_max_entries(if sparse == 1 { "SPLT_SPARSE" } else { "SPLT" }, chunks)
         .load(OBJECT)
         .map_err(|e| {
-            if sys::is_permission(&e) {
-                Error::NotPermitted
-            } else {
-                Error::Load(Box::new(e))
-            }
+            if sys::is_permission(&e) { Error::NotPermitted } else { Error::Load(Box::new(e)) }
         })
 }
 
 /// Loads an XDP program.
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
-    let refused = |source| Error::Program {
-        name,
-        source: Box::new(source),
-    };
+    let refused = |source| Error::Program { name, source: Box::new(source) };
     let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
     let program: &mut Xdp = program.try_into().map_err(refused)?;
     if program.fd().is_err() {
@@ -290,10 +265,7 @@ fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, Error> {
-    let refused = |source| Error::Program {
-        name,
-        source: Box::new(source),
-    };
+    let refused = |source| Error::Program { name, source: Box::new(source) };
     let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
     let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
     if program.fd().is_err() {

@@ -41,12 +41,7 @@ impl Finding {
         advice: &'static str,
     ) -> Self {
         let advice = if state == State::Works { "" } else { advice };
-        Self {
-            what,
-            state,
-            found: found.into(),
-            advice,
-        }
+        Self { what, state, found: found.into(), advice }
     }
 }
 
@@ -66,20 +61,14 @@ pub fn probe() -> Vec<Finding> {
 
 fn kernel() -> Finding {
     let release = read("/proc/sys/kernel/osrelease");
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|n| n.parse::<u32>().ok());
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let (state, advice) = match version {
         (6, 6..) | (7.., _) => (State::Works, ""),
-        (5, 18..) | (6, _) => (
-            State::Limited,
-            "before 6.6 there is no tcx: clsact is used, and its qdisc stays",
-        ),
-        _ => (
-            State::Missing,
-            "kernel 5.18 or later is needed: XDP with several buffers, BTF",
-        ),
+        (5, 18..) | (6, _) => {
+            (State::Limited, "before 6.6 there is no tcx: clsact is used, and its qdisc stays")
+        }
+        _ => (State::Missing, "kernel 5.18 or later is needed: XDP with several buffers, BTF"),
     };
     Finding::new("kernel", state, release, advice)
 }
@@ -92,11 +81,7 @@ fn capabilities() -> Finding {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let has = |capability: u32| effective >> capability & 1 == 1;
-    let wanted = [
-        ("CAP_BPF", BPF),
-        ("CAP_NET_ADMIN", NET_ADMIN),
-        ("CAP_PERFMON", PERFMON),
-    ];
+    let wanted = [("CAP_BPF", BPF), ("CAP_NET_ADMIN", NET_ADMIN), ("CAP_PERFMON", PERFMON)];
     let missing: Vec<_> = wanted
         .into_iter()
         .filter(|(_, capability)| !has(*capability) && !has(SYS_ADMIN))
@@ -106,21 +91,12 @@ fn capabilities() -> Finding {
         return Finding::new("capabilities", State::Works, "sufficient", "");
     }
     let found = format!("{} missing", missing.join(", "));
-    Finding::new(
-        "capabilities",
-        State::Missing,
-        found,
-        "run as root; `flowmeter read` needs none",
-    )
+    Finding::new("capabilities", State::Missing, found, "run as root; `flowmeter read` needs none")
 }
 
 fn btf() -> Finding {
     let there = Path::new("/sys/kernel/btf/vmlinux").exists();
-    let (state, found) = if there {
-        (State::Works, "there")
-    } else {
-        (State::Limited, "absent")
-    };
+    let (state, found) = if there { (State::Works, "there") } else { (State::Limited, "absent") };
     let advice = "a kernel with CONFIG_DEBUG_INFO_BTF is needed to attribute flows at the socket";
     Finding::new("kernel BTF", state, found, advice)
 }
@@ -141,12 +117,7 @@ fn programs() -> Vec<Finding> {
         Ok(ebpf) => ebpf,
         Err(e) => {
             let found = sys::message(&e);
-            return vec![Finding::new(
-                "kernel programs",
-                State::Missing,
-                found,
-                advice,
-            )];
+            return vec![Finding::new("kernel programs", State::Missing, found, advice)];
         }
     };
     let hooks = [
@@ -184,8 +155,5 @@ fn offload() -> Finding {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

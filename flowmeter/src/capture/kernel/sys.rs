@@ -111,11 +111,7 @@ pub fn take_element<K, V: FromBytes>(map: BorrowedFd<'_>, key: &K) -> io::Result
 unsafe fn bpf<T>(command: u32, attr: &mut T) -> io::Result<()> {
     // SAFETY: the caller vouches for `attr`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Nanoseconds on a clock.
@@ -180,21 +176,14 @@ pub fn promiscuous(interface: u32) -> io::Result<OwnedFd> {
             size_of::<libc::packet_mreq>() as u32,
         )
     };
-    if failed != 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(socket)
-    }
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
 /// The system's error number at the root of an error.
 pub fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(e) = cause {
-        if let Some(number) = e
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
+        if let Some(number) = e.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
             return Some(number);
         }
         if let Some(number) = of_program(e) {

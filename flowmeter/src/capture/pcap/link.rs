@@ -53,10 +53,9 @@ pub fn start(link: i32, bytes: &[u8]) -> Option<Result<(u32, u32), Reject>> {
 /// An ethertype at `field`, and what it announces at `offset`.
 fn at(bytes: &[u8], field: usize, offset: u32) -> Result<(u32, u32), Reject> {
     match bytes.get(field..).and_then(<[u8]>::first_chunk) {
-        Some(ethertype) => Ok((
-            offset,
-            next::ETHERTYPE + u32::from(u16::from_be_bytes(*ethertype)),
-        )),
+        Some(ethertype) => {
+            Ok((offset, next::ETHERTYPE + u32::from(u16::from_be_bytes(*ethertype))))
+        }
         None => Err(Reject::Truncated),
     }
 }

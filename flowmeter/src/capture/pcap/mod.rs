@@ -106,21 +106,14 @@ const BUFFER: usize = 1 << 20;
 impl Capture {
     /// Opens a capture; `-` is standard input. gzip and zstd are recognised by their first bytes.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let open = |source| Error::Open {
-            path: path.into(),
-            source,
-        };
+        let open = |source| Error::Open { path: path.into(), source };
         let mut input: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(io::stdin())
         } else {
             Box::new(File::open(path).map_err(open)?)
         };
         let mut head = Vec::with_capacity(4);
-        input
-            .by_ref()
-            .take(4)
-            .read_to_end(&mut head)
-            .map_err(open)?;
+        input.by_ref().take(4).read_to_end(&mut head).map_err(open)?;
         let whole = io::Cursor::new(head.clone()).chain(input);
         let input: Box<dyn Read + Send> = match head.as_slice() {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
@@ -208,16 +201,8 @@ fn read<'a>(
         }
         PcapBlockOwned::Legacy(record) => {
             let fraction = i64::from(record.ts_usec.cast_signed());
-            let fraction = if legacy.nanoseconds {
-                fraction
-            } else {
-                fraction * 1000
-            };
-            let wire = if legacy.swapped {
-                record.caplen
-            } else {
-                record.origlen
-            };
+            let fraction = if legacy.nanoseconds { fraction } else { fraction * 1000 };
+            let wire = if legacy.swapped { record.caplen } else { record.origlen };
             Some(Frame {
                 time_ns: i64::from(record.ts_sec) * 1_000_000_000 + fraction,
                 bytes: record.data,
@@ -268,12 +253,8 @@ impl Interface {
     /// A time stamp as ns since the epoch.
     fn time_ns(&self, units: u64) -> i64 {
         let resolution = self.resolution.max(1);
-        let seconds = (units / resolution)
-            .cast_signed()
-            .saturating_add(self.offset);
+        let seconds = (units / resolution).cast_signed().saturating_add(self.offset);
         let fraction = u128::from(units % resolution) * 1_000_000_000 / u128::from(resolution);
-        seconds
-            .saturating_mul(1_000_000_000)
-            .saturating_add(fraction as i64)
+        seconds.saturating_mul(1_000_000_000).saturating_add(fraction as i64)
     }
 }

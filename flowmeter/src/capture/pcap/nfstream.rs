@@ -139,21 +139,13 @@ fn radiotap(b: &Bytes<'_>, cap: usize, start: usize, found: &mut Found) -> Optio
         return None;
     }
     // The header is taken to have 26 bytes with one of the DS bits, and none otherwise.
-    let header = if (control & 0x100 != 0) == (control & 0x200 != 0) {
-        0
-    } else {
-        26
-    };
+    let header = if (control & 0x100 != 0) == (control & 0x200 != 0) { 0 } else { 26 };
     found.src_mac = b.mac(at + 10);
     found.dst_mac = b.mac(at + 16);
     if cap < at + header + 8 {
         return None;
     }
-    let kind = if b.u8(at + header) == 0xaa {
-        b.u16(at + header + 6)
-    } else {
-        0
-    };
+    let kind = if b.u8(at + header) == 0xaa { b.u16(at + header + 6) } else { 0 };
     Some((at + header + 8, kind))
 }
 
@@ -450,11 +442,6 @@ fn packet(
         }
         _ => transport_size = 0,
     }
-    p.sizes = [
-        wire & 0xffff,
-        total as u32,
-        transport_size as u32,
-        payload as u32,
-    ];
+    p.sizes = [wire & 0xffff, total as u32, transport_size as u32, payload as u32];
     Some(p)
 }
