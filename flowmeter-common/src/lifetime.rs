@@ -68,9 +68,12 @@ pub fn is_idle<S: Settings>(last_ns: u64, now_ns: u64, knobs: &S) -> bool {
     reached_roughly(last_ns, now_ns, knobs.idle_ns()) && reached(last_ns, now_ns, knobs.idle_ns())
 }
 
+/// Never "no" where [`reached`] is "yes": truncation to milliseconds can make the time passed look
+/// up to one longer and a timeout that is not whole milliseconds up to one shorter.
 #[inline(always)]
 fn reached_roughly(since_ns: u64, now_ns: u64, timeout_ns: u64) -> bool {
-    now_ns.saturating_sub(since_ns).saturating_add(MILLISECOND) > timeout_ns
+    let passed = now_ns.saturating_sub(since_ns);
+    passed.saturating_add(2 * MILLISECOND) >= timeout_ns
 }
 
 #[inline(always)]

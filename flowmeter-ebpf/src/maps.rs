@@ -203,10 +203,7 @@ impl Settings for Globals {
 #[inline(always)]
 pub fn interface(ifindex: u32) -> Option<Interface> {
     if ifindex == FIRST_IFINDEX.load() {
-        return Some(Interface {
-            number: 0,
-            link: FIRST_LINK.load(),
-        });
+        return Some(Interface { number: 0, link: FIRST_LINK.load() });
     }
     if MANY.load() == 0 {
         return None;

@@ -98,17 +98,9 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
         counters.add(Counter::OrphanFragment, packets);
         return None;
     }
-    scratch.from_high = u32::from(
-        scratch
-            .key
-            .set(&scratch.walk.packet, scratch.interface as u8),
-    );
+    scratch.from_high = u32::from(scratch.key.set(&scratch.walk.packet, scratch.interface as u8));
     if update(scratch) != DONE {
-        let counter = if overflow(scratch) {
-            Counter::Overflowed
-        } else {
-            Counter::Lost
-        };
+        let counter = if overflow(scratch) { Counter::Overflowed } else { Counter::Lost };
         counters.add(counter, packets);
         return None;
     }
@@ -126,9 +118,7 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
 #[inline(always)]
 fn counters(scratch: &Scratch) -> Option<&'static mut Counters> {
     // SAFETY: the counters are this CPU's alone.
-    COUNTERS
-        .get_ptr_mut(scratch.interface * 2 + scratch.hook)
-        .map(|c| unsafe { &mut *c })
+    COUNTERS.get_ptr_mut(scratch.interface * 2 + scratch.hook).map(|c| unsafe { &mut *c })
 }
 
 /// Adds the VLAN tag that the kernel keeps beside the packet: the outermost, with its 4 bytes.
@@ -160,10 +150,7 @@ fn join_fragment(scratch: &mut Scratch) -> bool {
     }
     scratch.fragment_key.set(p, interface);
     if p.fragment == FRAGMENT_FIRST {
-        let ports = Ports {
-            src_port: p.src_port,
-            dst_port: p.dst_port,
-        };
+        let ports = Ports { src_port: p.src_port, dst_port: p.dst_port };
         let _ = FRAGMENTS.insert(&scratch.fragment_key, &ports, 0);
         return true;
     }
@@ -222,15 +209,8 @@ pub extern "C" fn flowmeter_begin() -> u32 {
     let new = &mut scratch.new;
     new.lock = 0;
     new.state = LIVE;
-    new.record
-        .begin(&scratch.key, uid, &scratch.walk.packet, from_high);
-    new.record.add(
-        &scratch.walk.packet,
-        from_high,
-        scratch.now,
-        &Globals,
-        &mut scratch.effect,
-    );
+    new.record.begin(&scratch.key, uid, &scratch.walk.packet, from_high);
+    new.record.add(&scratch.walk.packet, from_high, scratch.now, &Globals, &mut scratch.effect);
     scratch.uid = uid;
     // SAFETY: key and value are of the map's types; `NewFlow` has `Flow`'s layout.
     let failed = unsafe {
@@ -276,13 +256,7 @@ fn add(flow: *mut Flow, scratch: &mut Scratch, marks: u8) -> u32 {
         if (*flow).state == LIVE && record.key.same(&scratch.key) {
             record.marks |= marks;
             let from_high = scratch.from_high != 0;
-            record.add(
-                &scratch.walk.packet,
-                from_high,
-                scratch.now,
-                &Globals,
-                &mut scratch.effect,
-            );
+            record.add(&scratch.walk.packet, from_high, scratch.now, &Globals, &mut scratch.effect);
             scratch.uid = record.uid;
             outcome = DONE;
         }
@@ -329,13 +303,7 @@ pub extern "C" fn flowmeter_expire() -> u32 {
                 copy_record(&raw mut (*event).record, record);
                 record.begin(&scratch.key, uid, &scratch.walk.packet, from_high);
             }
-            record.add(
-                &scratch.walk.packet,
-                from_high,
-                scratch.now,
-                &Globals,
-                &mut scratch.effect,
-            );
+            record.add(&scratch.walk.packet, from_high, scratch.now, &Globals, &mut scratch.effect);
             scratch.uid = record.uid;
             outcome = DONE;
         }
@@ -380,11 +348,7 @@ pub extern "C" fn flowmeter_write_splt() -> u32 {
     let Some(scratch) = parse::scratch() else {
         return 0;
     };
-    let Added {
-        index,
-        count,
-        slots: [first, second],
-    } = scratch.effect.splt;
+    let Added { index, count, slots: [first, second] } = scratch.effect.splt;
     let mut lost = u32::from(!write_slot(scratch, index, first));
     if count > 1 {
         lost |= u32::from(!write_slot(scratch, index + 1, second));
@@ -470,17 +434,8 @@ fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()
     let p = &scratch.walk.packet;
     let offset = u32::from(p.network_offset);
     // Of a super-packet the dissector gets the first segment, as it is on the wire.
-    let ip_bytes = if p.segments > 1 {
-        p.segment_sizes[1]
-    } else {
-        p.sizes[1]
-    };
-    let mut n = u64::from(
-        length
-            .saturating_sub(offset)
-            .min(ip_bytes)
-            .min(SNAPSHOT.load()),
-    );
+    let ip_bytes = if p.segments > 1 { p.segment_sizes[1] } else { p.sizes[1] };
+    let mut n = u64::from(length.saturating_sub(offset).min(ip_bytes).min(SNAPSHOT.load()));
     n = opaque(n);
     if n > MAX_SNAPSHOT as u64 {
         n = MAX_SNAPSHOT as u64;

@@ -58,10 +58,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn direct(&self) -> Direct {
-        Direct {
-            data: self.0.data(),
-            end: self.0.data_end(),
-        }
+        Direct { data: self.0.data(), end: self.0.data_end() }
     }
 
     #[inline(always)]
@@ -108,10 +105,7 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
 
     #[inline(always)]
     fn direct(&self) -> Direct {
-        Direct {
-            data: self.0.data(),
-            end: self.0.data_end(),
-        }
+        Direct { data: self.0.data(), end: self.0.data_end() }
     }
 
     #[inline(always)]
@@ -124,11 +118,7 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
     fn tag(&self) -> Option<u16> {
         // SAFETY: the context is the kernel's and valid while the program runs.
         let skb = unsafe { &*self.0.skb.skb };
-        if skb.vlan_present != 0 {
-            Some(skb.vlan_tci as u16)
-        } else {
-            None
-        }
+        if skb.vlan_present != 0 { Some(skb.vlan_tci as u16) } else { None }
     }
 
     #[inline(always)]
@@ -149,12 +139,7 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
         } else {
             0
         };
-        Some(Offload {
-            size,
-            segments,
-            length,
-            header,
-        })
+        Some(Offload { size, segments, length, header })
     }
 }
 

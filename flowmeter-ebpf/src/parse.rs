@@ -20,14 +20,7 @@ pub fn parse<F: Frame>(
     scratch: &mut Scratch,
 ) -> Result<bool, Reject> {
     let tunnels = DECODE_TUNNELS.load() != 0;
-    if parse::fast(
-        &frame.direct(),
-        0,
-        link,
-        length,
-        tunnels,
-        &mut scratch.walk.packet,
-    ) {
+    if parse::fast(&frame.direct(), 0, link, length, tunnels, &mut scratch.walk.packet) {
         return Ok(true);
     }
     scratch.walk.start(0, link, length);
@@ -90,11 +83,7 @@ pub extern "C" fn flowmeter_network_step() -> u32 {
     let Some(scratch) = scratch() else {
         return Reject::Malformed as u32;
     };
-    match parse::network_step(
-        &scratch.window,
-        DECODE_TUNNELS.load() != 0,
-        &mut scratch.walk,
-    ) {
+    match parse::network_step(&scratch.window, DECODE_TUNNELS.load() != 0, &mut scratch.walk) {
         Ok(()) => 0,
         Err(why) => why as u32,
     }

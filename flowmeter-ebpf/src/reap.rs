@@ -22,29 +22,9 @@ use crate::parse::scratch;
 #[inline(always)]
 pub fn reap(ctx: &XdpContext) -> Option<u32> {
     let scratch = scratch()?;
-    let request = Keys {
-        data: ctx.data(),
-        end: ctx.data_end(),
-    };
+    let request = Keys { data: ctx.data(), end: ctx.data_end() };
     let head = request.read::<16>(0)?;
-    let [
-        n0,
-        n1,
-        n2,
-        n3,
-        n4,
-        n5,
-        n6,
-        n7,
-        f0,
-        f1,
-        f2,
-        f3,
-        c0,
-        c1,
-        c2,
-        c3,
-    ] = head;
+    let [n0, n1, n2, n3, n4, n5, n6, n7, f0, f1, f2, f3, c0, c1, c2, c3] = head;
     scratch.now = u64::from_ne_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
     scratch.force = u32::from_ne_bytes([f0, f1, f2, f3]);
     let count = u32::from_ne_bytes([c0, c1, c2, c3]);

@@ -163,7 +163,7 @@ impl Dissector {
         match *self {}
     }
 
-    fn verdicts(&mut self, _: &mut [(u64, Option<Layer7>)]) {
+    fn verdicts(&mut self, _: &mut Vec<(u64, Option<Layer7>)>) {
         match *self {}
     }
 }

@@ -37,7 +37,6 @@ pub struct Layer7 {
 }
 
 /// Why nothing can be dissected.
-#[cfg(feature = "ndpi")]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The library is not the one whose headers we were compiled with.

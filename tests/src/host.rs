@@ -1,0 +1,91 @@
+//! What should the kernel have made of these packets?
+//!
+//! The same parser and the same flow update, run here over a plain hash map, with the times that
+//! the kernel used.
+
+use std::collections::HashMap;
+
+use flowmeter_common::bytes::HostBytes;
+use flowmeter_common::fragment::{FragmentKey, Ports};
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::Knobs;
+use flowmeter_common::lifetime::{self, EndReason};
+use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_LATER, Packet, Reject, protocol};
+use flowmeter_common::parse::{self, next};
+use flowmeter_common::splt::Slot;
+use flowmeter_common::tally::{Effect, Record};
+
+/// A meter on the host.
+pub struct Host {
+    knobs: Knobs,
+    ports: HashMap<FragmentKey, Ports>,
+    /// The flows that have not ended.
+    pub flows: HashMap<FlowKey, Record>,
+    /// Records of flows that have, in order.
+    pub ended: Vec<(EndReason, Record)>,
+    /// The SPLT slots by record.
+    pub slots: HashMap<u64, Vec<Slot>>,
+}
+
+impl Host {
+    /// A meter that has seen nothing.
+    pub fn new(knobs: Knobs) -> Self {
+        Self {
+            knobs,
+            ports: HashMap::new(),
+            flows: HashMap::new(),
+            ended: Vec::new(),
+            slots: HashMap::new(),
+        }
+    }
+
+    /// The verdict on an Ethernet frame that has been captured whole.
+    pub fn parse(&self, frame: &[u8]) -> Result<Packet, Reject> {
+        parse::parse(
+            &HostBytes::new(frame),
+            0,
+            next::ETHERNET,
+            frame.len() as u32,
+            self.knobs.decode_tunnels,
+        )
+    }
+
+    /// The packet that will be metered: of later fragments with the first one's ports, `None` for
+    /// those that are ignored.
+    pub fn admit(&mut self, frame: &[u8]) -> Option<Packet> {
+        let mut p = self.parse(frame).ok()?;
+        if matches!(p.protocol, protocol::TCP | protocol::UDP) {
+            let mut datagram = FragmentKey::default();
+            datagram.set(&p, 0);
+            if p.fragment == FRAGMENT_FIRST {
+                let ports = Ports { src_port: p.src_port, dst_port: p.dst_port };
+                self.ports.insert(datagram, ports);
+            } else if p.fragment == FRAGMENT_LATER {
+                let ports = self.ports.get(&datagram)?;
+                p.src_port = ports.src_port;
+                p.dst_port = ports.dst_port;
+            }
+        }
+        Some(p)
+    }
+
+    /// Meters an admitted packet at `now_ns`. If that begins a record, it is `uid`'s. Gives the
+    /// uid of the packet's record, and the packet's ordinal there.
+    pub fn meter(&mut self, p: &Packet, now_ns: u64, uid: u64) -> (u64, u64) {
+        let (key, from_high) = FlowKey::of(p, 0);
+        let mut begun = Record::default();
+        begun.begin(&key, uid, p, from_high);
+        let record = self.flows.entry(key).or_insert(begun);
+        if record.packets() > 0 {
+            if let Some(why) = lifetime::ended(record, now_ns, &self.knobs) {
+                self.ended.push((why, *record));
+                *record = begun;
+            }
+        }
+        let mut effect = Effect::default();
+        record.add(p, from_high, now_ns, &self.knobs, &mut effect);
+        let added = &effect.splt.slots[..effect.splt.count as usize];
+        self.slots.entry(record.uid).or_default().extend(added);
+        (record.uid, effect.number)
+    }
+}

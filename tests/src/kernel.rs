@@ -1,0 +1,357 @@
+//! What do the BPF programs do with these bytes?
+//!
+//! The object is loaded but attached to nothing: packets come by `BPF_PROG_TEST_RUN`, so tests
+//! neither see nor touch the machine's traffic, and each has maps of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use flowmeter_common::counter::{COUNTERS, Counters};
+use flowmeter_common::event::{
+    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
+};
+use flowmeter_common::fragment::{FragmentKey, Ports};
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::Knobs;
+use flowmeter_common::lifetime::EndReason;
+use flowmeter_common::packet::{Packet, Reject};
+use flowmeter_common::splt::{CHUNK_SLOTS, Chunk, ChunkKey, Slot};
+use flowmeter_common::tally::Record;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// What a test sets before it loads the programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The meter's options.
+    pub knobs: Knobs,
+    /// Flows that the map has room for.
+    pub max_flows: u32,
+    /// SPLT chunks that the map has room for.
+    pub max_chunks: u32,
+    /// Bytes of the record ring: a power of two, whole pages.
+    pub record_ring: u32,
+    /// Wall clock minus the kernel's monotonic clock; ns.
+    pub wall_offset: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            knobs: Knobs::default(),
+            max_flows: 4096,
+            max_chunks: 4096,
+            record_ring: 1 << 22,
+            wall_offset: 1_700_000_000_000_000_000,
+        }
+    }
+}
+
+/// The programs, loaded, with maps of their own.
+pub struct Kernel {
+    programs: Ebpf,
+    flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; FLOW_BYTES]>,
+    splt: Mutex<HashMap<MapData, [u8; size_of::<ChunkKey>()], [u8; size_of::<Chunk>()]>>,
+    fragments: Mutex<HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<Ports>()]>>,
+    parsed: Mutex<Array<MapData, [u8; size_of::<Parsed>()]>>,
+    counters: PerCpuArray<MapData, [u64; COUNTERS]>,
+    records: Mutex<RingBuf<MapData>>,
+    packets: Mutex<RingBuf<MapData>>,
+}
+
+/// Lock, state and record: a value of the map `FLOWS`.
+const FLOW_BYTES: usize = 8 + size_of::<Record>();
+
+/// Lookups of values with a spin lock take it (`BPF_F_LOCK`), so that no half-written record is
+/// seen.
+const LOCKED: u64 = 4;
+
+/// A verdict, as the parse-only programs leave it.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Parsed {
+    reject: u32,
+    fast: u32,
+    packet: Packet,
+}
+
+/// [`Parsed::reject`] before the program ran: all bits of the value are set.
+const UNTOUCHED: u32 = u32::MAX;
+
+/// What the record ring brought.
+#[derive(Clone, Debug)]
+pub enum Handed {
+    /// A flow that has ended.
+    Record(EndReason, Box<Record>),
+    /// A packet that found no room.
+    Overflow(Box<OverflowEvent>),
+}
+
+impl Kernel {
+    /// Loads the programs named, and only those: each costs the verifier some time.
+    pub fn load(setup: &Setup, programs: &[&str]) -> Result<Self> {
+        let path = object();
+        let Knobs {
+            idle_ns,
+            active_ns,
+            accounting,
+            tick_ns,
+            splt,
+            n_dissections,
+            statistics,
+            decode_tunnels,
+        } = setup.knobs;
+        let (statistics, decode_tunnels) = (u32::from(statistics), u32::from(decode_tunnels));
+        let mut ebpf = EbpfLoader::new()
+            .override_global("WALL_OFFSET", &setup.wall_offset, true)
+            .override_global("IDLE_NS", &idle_ns, true)
+            .override_global("ACTIVE_NS", &active_ns, true)
+            .override_global("TICK_NS", &tick_ns, true)
+            .override_global("ACCOUNTING", &accounting, true)
+            .override_global("SPLT_PACKETS", &splt, true)
+            .override_global("N_DISSECTIONS", &n_dissections, true)
+            .override_global("STATISTICS", &statistics, true)
+            .override_global("DECODE_TUNNELS", &decode_tunnels, true)
+            .override_global("SNAPSHOT", &64_u32, true)
+            .map_max_entries("FLOWS", setup.max_flows)
+            .map_max_entries("SPLT", setup.max_chunks)
+            .map_max_entries("RECORDS", setup.record_ring)
+            .map_max_entries("PACKETS", 1 << 22)
+            .load_file(&path)
+            .with_context(|| {
+                format!("failed to load `{}`; `cargo xtask ebpf` builds it", path.display())
+            })?;
+        for &name in programs {
+            let program = ebpf
+                .program_mut(name)
+                .with_context(|| format!("`{}` has no program `{name}`", path.display()))?;
+            match program {
+                Program::Xdp(program) => program.load(),
+                Program::SchedClassifier(program) => program.load(),
+                _ => bail!("`{name}` is neither XDP nor tc"),
+            }
+            .with_context(|| format!("the verifier refuses `{name}`"))?;
+        }
+        let mut map = |name: &str| {
+            ebpf.take_map(name).with_context(|| format!("`{}` has no map `{name}`", path.display()))
+        };
+        Ok(Self {
+            flows: map("FLOWS")?.try_into()?,
+            splt: Mutex::new(map("SPLT")?.try_into()?),
+            fragments: Mutex::new(map("FRAGMENTS")?.try_into()?),
+            parsed: Mutex::new(map("PARSED")?.try_into()?),
+            counters: map("COUNTERS")?.try_into()?,
+            records: Mutex::new(map("RECORDS")?.try_into()?),
+            packets: Mutex::new(map("PACKETS")?.try_into()?),
+            programs: ebpf,
+        })
+    }
+
+    /// Runs an XDP program on `bytes`, `repeat` times, and gives what it returned last.
+    pub fn xdp(&self, name: &str, bytes: &[u8], repeat: u32) -> Result<u32> {
+        let program: &Xdp = self.program(name)?.try_into()?;
+        let result = program
+            .test_run(TestRunOptions { data_in: Some(bytes), repeat, ..TestRunOptions::default() })
+            .with_context(|| format!("failed to run `{name}` on {} bytes", bytes.len()))?;
+        Ok(result.return_value)
+    }
+
+    /// Runs a tc program on `bytes`, as part of a socket buffer with segmentation `offload`.
+    pub fn tc(&self, name: &str, bytes: &[u8], offload: Option<SkbOffload>) -> Result<u32> {
+        let program: &SchedClassifier = self.program(name)?.try_into()?;
+        let context = offload.map(|offload| offload.context());
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(bytes),
+                ctx_in: context.as_ref().map(|c| &c[..]),
+                ..TestRunOptions::default()
+            })
+            .with_context(|| format!("failed to run `{name}` on {} bytes", bytes.len()))?;
+        Ok(result.return_value)
+    }
+
+    fn program(&self, name: &str) -> Result<&Program> {
+        self.programs.program(name).with_context(|| format!("no program `{name}`"))
+    }
+
+    /// The verdict that `run`, one of the parse-only programs, leaves.
+    pub fn verdict(
+        &self,
+        run: impl FnOnce(&Self) -> Result<u32>,
+    ) -> Result<Result<Packet, Reject>> {
+        let mut parsed = self.parsed.lock().expect("no test panics with this lock");
+        parsed.set(0, [0xff; size_of::<Parsed>()], 0)?;
+        run(self)?;
+        let value = parsed.get(&0, 0)?;
+        let Parsed { reject, packet, .. } = zerocopy::transmute!(value);
+        match reject {
+            0 => Ok(Ok(packet)),
+            UNTOUCHED => bail!("the program left no verdict"),
+            why => match Reject::from_u8(why as u8) {
+                Some(why) => Ok(Err(why)),
+                None => bail!("{why} is no reason to reject a packet"),
+            },
+        }
+    }
+
+    /// The records of the flows in the map.
+    pub fn resident(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for key in self.flows.keys() {
+            let value = self.flows.get(&key?, LOCKED)?;
+            let (_, record) = Record::read_from_suffix(&value)
+                .map_err(|_| anyhow::anyhow!("a flow is not as long as a record"))?;
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// The keys of the flows in the map.
+    pub fn keys(&self) -> Result<Vec<FlowKey>> {
+        self.flows.keys().map(|key| Ok(zerocopy::transmute!(key?))).collect()
+    }
+
+    /// The SPLT slots of the record `uid`.
+    pub fn slots(&self, uid: u64, slots: u32) -> Result<Vec<Slot>> {
+        let splt = self.splt.lock().expect("no test panics with this lock");
+        let mut found = Vec::new();
+        for chunk in 0..slots.div_ceil(CHUNK_SLOTS as u32) {
+            let key = ChunkKey { uid, chunk, reserved: 0 };
+            let value = splt
+                .get(&zerocopy::transmute!(key), 0)
+                .with_context(|| format!("record {uid:x} has no SPLT chunk {chunk}"))?;
+            let Chunk { slots } = zerocopy::transmute!(value);
+            found.extend(slots);
+        }
+        found.truncate(slots as usize);
+        Ok(found)
+    }
+
+    /// Takes everything out of the record ring.
+    pub fn handed(&self) -> Result<Vec<Handed>> {
+        let mut ring = self.records.lock().expect("no test panics with this lock");
+        let mut handed = Vec::new();
+        while let Some(event) = ring.next() {
+            handed.push(Handed::read(&event)?);
+        }
+        Ok(handed)
+    }
+
+    /// Takes everything out of the packet ring: heads and the bytes behind them.
+    pub fn forwarded(&self) -> Result<Vec<(PacketEvent, Vec<u8>)>> {
+        let mut ring = self.packets.lock().expect("no test panics with this lock");
+        let mut forwarded = Vec::new();
+        while let Some(event) = ring.next() {
+            let (head, bytes) = PacketEvent::read_from_prefix(&event)
+                .map_err(|_| anyhow::anyhow!("a packet event of {} bytes", event.len()))?;
+            forwarded.push((head, bytes.to_vec()));
+        }
+        Ok(forwarded)
+    }
+
+    /// The counters of the first interface at `hook` (0 ingress, 1 egress), of all CPUs.
+    pub fn counters(&self, hook: u32) -> Result<Counters> {
+        let mut total = Counters { values: [0; COUNTERS] };
+        for values in self.counters.get(&hook, 0)?.iter() {
+            for (total, value) in total.values.iter_mut().zip(values) {
+                *total += value;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Asks the reaper for the flows `keys`, at most [`MAX_REAP`], at the time `now_ns`; with
+    /// `force` for those, too, that have not ended. Says how many it has dealt with.
+    pub fn reap(&self, keys: &[FlowKey], now_ns: u64, force: bool) -> Result<u32> {
+        ensure!(keys.len() <= MAX_REAP, "{} keys at once", keys.len());
+        let head = ReapRequest { now_ns, force: u32::from(force), count: keys.len() as u32 };
+        let request = [head.as_bytes(), keys.as_bytes()].concat();
+        self.xdp("flowmeter_reap", &request, 1)
+    }
+
+    /// Forgets everything but the counters: flows, rings, SPLT slots and fragmented datagrams.
+    pub fn clear(&self) -> Result<()> {
+        for keys in self.keys()?.chunks(MAX_REAP) {
+            self.reap(keys, 0, true)?;
+        }
+        self.handed()?;
+        self.forwarded()?;
+        empty(&mut self.splt.lock().expect("no test panics with this lock"))?;
+        empty(&mut self.fragments.lock().expect("no test panics with this lock"))
+    }
+}
+
+fn empty<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<()> {
+    for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+impl Handed {
+    fn read(event: &[u8]) -> Result<Self> {
+        let (kind, _) = u32::read_from_prefix(event).unwrap_or_default();
+        match kind {
+            KIND_RECORD => {
+                let mut value = Box::new(RecordEvent::new_zeroed());
+                value.as_mut_bytes().copy_from_slice(
+                    event
+                        .get(..size_of::<RecordEvent>())
+                        .context("a record event that is too short")?,
+                );
+                let reason = EndReason::from_u32(value.reason)
+                    .with_context(|| format!("a flow ended for reason {}", value.reason))?;
+                Ok(Self::Record(reason, Box::new(value.record)))
+            }
+            KIND_OVERFLOW => {
+                let (event, _) = OverflowEvent::read_from_prefix(event)
+                    .map_err(|_| anyhow::anyhow!("an overflow event that is too short"))?;
+                Ok(Self::Overflow(Box::new(event)))
+            }
+            _ => bail!("an event of kind {kind}"),
+        }
+    }
+
+    /// The record, if it is one.
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(_, record) => Some(record),
+            Self::Overflow(_) => None,
+        }
+    }
+}
+
+/// What a socket buffer says of its segmentation.
+#[derive(Clone, Copy, Debug)]
+pub struct SkbOffload {
+    /// `gso_size`: payload bytes of each segment but the last.
+    pub size: u32,
+    /// `gso_segs`: how many segments.
+    pub segments: u32,
+    /// `wire_len`: bytes of all segments with their headers.
+    pub wire: u32,
+}
+
+impl SkbOffload {
+    /// A `struct __sk_buff` (Linux, `include/uapi/linux/bpf.h`) in which nothing else is set: a
+    /// test run refuses what it does not know how to give.
+    fn context(self) -> [u8; 192] {
+        let mut context = [0; 192];
+        for (offset, value) in [(160, self.wire), (164, self.segments), (176, self.size)] {
+            let field: &mut [u8] = &mut context[offset..offset + 4];
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        context
+    }
+}
+
+/// Where the BPF object is: `FLOWMETER_BPF_OBJECT`, or where `cargo xtask ebpf` leaves it.
+fn object() -> PathBuf {
+    std::env::var_os("FLOWMETER_BPF_OBJECT").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/flowmeter.o"),
+        PathBuf::from,
+    )
+}
