@@ -2,8 +2,8 @@
 
 use std::process::exit;
 
-/// Versions the shim has been compiled against; others are tried, and named if they fail.
-const KNOWN: &str = "4.2 to 4.11 and 5.0";
+/// Versions whose headers the shim was compiled with; others are tried.
+const KNOWN: &str = "4.2 to 4.11";
 
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
