@@ -13,6 +13,10 @@ mod packets;
 
 use packets::{Around, Builder, Over, strategies, tcp, udp};
 
+/// What puts something around a packet.
+type Tunnel = fn(Over) -> Around;
+type Wrap = fn(Builder) -> Builder;
+
 fn whole(frame: &[u8]) -> Packet {
     let wire = frame.len() as u32;
     parse(&HostBytes::new(frame), 0, next::ETHERNET, wire, true).expect("a whole packet")
@@ -100,7 +104,7 @@ fn a_tunnelled_packet_is_the_packet_itself() {
             .to("[2001:db8::2]:53")
             .payload(30),
     ];
-    let tunnels: [(u8, u32, fn(Over) -> Around); 15] = [
+    let tunnels: [(u8, u32, Tunnel); 15] = [
         (0, 0, Around::Ip),
         (tunnel::GTP_U, 0, |over| Around::GtpU(over, 0)),
         (tunnel::GTP_U, 0, |over| Around::GtpU(over, 4)),
@@ -191,13 +195,13 @@ fn a_described_packet_is_found_as_described() {
 #[test]
 fn tags_and_labels_lead_to_the_packet() {
     let bare = udp().from("10.0.0.1:1").to("10.0.0.2:2").payload(8);
-    let around: [(&str, fn(Builder) -> Builder); 6] = [
+    let around: [(&str, Wrap); 6] = [
         ("MPLS", |p| p.mpls(8)),
         ("pseudowire", |p| p.within(Around::Pseudowire(1))),
         ("PPPoE", |p| p.within(Around::Pppoe)),
         ("SNAP", |p| p.within(Around::Snap)),
         ("priority tag", |p| p.vlan(0xe000)),
-        ("PPPoE in MPLS-free tags", |p| {
+        ("PPPoE in priority tags", |p| {
             p.within(Around::Pppoe).vlan(0).service_vlan(0)
         }),
     ];
