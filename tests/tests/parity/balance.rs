@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use anyhow::{Result, bail, ensure};
-use flowmeter_common::counter::{Counter, Counters};
+use flowmeter_common::counter::{COUNTERS, Counter, Counters};
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::tally::{Record, mark};
 use flowmeter_tests::host::Host;
@@ -13,18 +13,21 @@ use flowmeter_tests::root;
 
 use crate::{for_all, tc_takes};
 
+/// Why a packet can be ignored.
+const IGNORED: [Counter; 7] = [
+    Counter::NonIp,
+    Counter::Truncated,
+    Counter::Malformed,
+    Counter::NoNextHeader,
+    Counter::TooDeep,
+    Counter::OrphanFragment,
+    Counter::Filtered,
+];
+
 /// What a packet was counted as, and that nothing else was counted.
 pub fn check(counters: &Counters) -> Result<()> {
     let sum = |of: &[Counter]| of.iter().map(|&c| counters.get(c)).sum::<u64>();
-    let ignored = sum(&[
-        Counter::NonIp,
-        Counter::Truncated,
-        Counter::Malformed,
-        Counter::NoNextHeader,
-        Counter::TooDeep,
-        Counter::OrphanFragment,
-        Counter::Filtered,
-    ]);
+    let ignored = sum(&IGNORED);
     let kept = sum(&[Counter::Metered, Counter::Overflowed, Counter::Lost]);
     let seen = counters.get(Counter::Seen);
     ensure!(
@@ -51,7 +54,9 @@ fn nothing_is_lost_silently() -> Result<()> {
     };
     let programs = ["flowmeter_xdp", "flowmeter_tc_in", "flowmeter_tc_out"];
     let kernel = Kernel::load(&setup, &programs)?;
-    let sent = RefCell::new([(0_u64, 0_u64); 2]);
+    // Packets, bytes and packets ignored by reason, at ingress and at egress.
+    let sent = RefCell::new([(0_u64, 0_u64, [0_u64; COUNTERS]); 2]);
+    let host = RefCell::new(Host::new(setup.knobs));
     for_all(1_000, &(strategies::frames(), 0..3_usize), |(frame, at)| {
         if !tc_takes(&frame) {
             return Ok(());
@@ -60,9 +65,15 @@ fn nothing_is_lost_silently() -> Result<()> {
             name @ "flowmeter_xdp" => kernel.xdp(name, &frame, 1)?,
             name => kernel.tc(name, &frame, None)?,
         };
-        let (packets, bytes) = &mut sent.borrow_mut()[at / 2];
+        let (packets, bytes, ignored) = &mut sent.borrow_mut()[at / 2];
         *packets += 1;
         *bytes += frame.len() as u64;
+        let mut host = host.borrow_mut();
+        match host.parse(&frame) {
+            Err(why) => ignored[Counter::from(why) as usize] += 1,
+            Ok(_) if host.admit(&frame).is_none() => ignored[Counter::OrphanFragment as usize] += 1,
+            Ok(_) => {}
+        }
         Ok(())
     })?;
 
@@ -73,7 +84,7 @@ fn nothing_is_lost_silently() -> Result<()> {
         .count() as u64;
     let resident: u64 = kernel.resident()?.iter().map(Record::packets).sum();
     let both = [kernel.counters(0)?, kernel.counters(1)?];
-    for (counters, (packets, bytes)) in both.iter().zip(*sent.borrow()) {
+    for (counters, (packets, bytes, ignored)) in both.iter().zip(*sent.borrow()) {
         check(counters)?;
         let seen = (
             counters.get(Counter::Seen),
@@ -81,6 +92,9 @@ fn nothing_is_lost_silently() -> Result<()> {
         );
         assert_eq!(seen, (packets, bytes));
         assert_eq!(counters.get(Counter::Lost), 0);
+        for why in IGNORED {
+            assert_eq!(counters.get(why), ignored[why as usize], "{why:?}");
+        }
     }
     let total = |counter| both.iter().map(|c| c.get(counter)).sum::<u64>();
     assert_eq!(total(Counter::Metered), resident);
