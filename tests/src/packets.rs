@@ -24,10 +24,7 @@ pub mod strategies;
 
 /// A TCP segment.
 pub fn tcp() -> Builder {
-    Builder::new(Transport::Tcp {
-        flags: 0,
-        options: 0,
-    })
+    Builder::new(Transport::Tcp { flags: 0, options: 0 })
 }
 
 /// A UDP datagram.
@@ -470,11 +467,7 @@ impl Layer {
     fn behind(mut self, header: impl Into<Vec<u8>>, kind: u16) -> Self {
         let mut bytes = header.into();
         bytes.append(&mut self.bytes);
-        Self {
-            bytes,
-            kind,
-            ..self
-        }
+        Self { bytes, kind, ..self }
     }
 
     /// The same as an Ethernet frame, if it is not one yet.
@@ -511,10 +504,8 @@ impl Layer {
                 Self {
                     source: source.into(),
                     target: target.into(),
-                    ..self.behind(
-                        ipv4_header(source, target, protocol, length + 20),
-                        ethertype::IPV4,
-                    )
+                    ..self
+                        .behind(ipv4_header(source, target, protocol, length + 20), ethertype::IPV4)
                 }
             }
             Over::V6 => {
@@ -523,10 +514,7 @@ impl Layer {
                 Self {
                     source: source.into(),
                     target: target.into(),
-                    ..self.behind(
-                        ipv6_header(source, target, protocol, length),
-                        ethertype::IPV6,
-                    )
+                    ..self.behind(ipv6_header(source, target, protocol, length), ethertype::IPV6)
                 }
             }
         }
@@ -582,25 +570,17 @@ impl Around {
             },
             Self::GtpU(over, extensions) => {
                 let length = inner.bytes.len() as u16;
-                inner
-                    .behind(gtp_u_header(extensions, length), kind)
-                    .in_udp(over, 2152, 2152)
+                inner.behind(gtp_u_header(extensions, length), kind).in_udp(over, 2152, 2152)
             }
-            Self::Capwap(over) => inner
-                .ethernet()
-                .behind([0, 0x10, 0, 0, 0, 0, 0, 0], 0)
-                .in_udp(over, 40000, 5247),
+            Self::Capwap(over) => {
+                inner.ethernet().behind([0, 0x10, 0, 0, 0, 0, 0, 0], 0).in_udp(over, 40000, 5247)
+            }
             Self::CapwapWifi(over) => {
                 let (source, target) = (inner.source, inner.target);
                 let bytes = inner.wifi();
-                Layer {
-                    bytes,
-                    kind: 0,
-                    source,
-                    target,
-                }
-                .behind([0, 0x10, 1, 0, 0, 0, 0, 0], 0)
-                .in_udp(over, 5247, 40000)
+                Layer { bytes, kind: 0, source, target }
+                    .behind([0, 0x10, 1, 0, 0, 0, 0, 0], 0)
+                    .in_udp(over, 5247, 40000)
             }
             Self::Tzsp(over, tags) => {
                 let mut header = vec![1, 0, 0, 1];
@@ -608,17 +588,11 @@ impl Around {
                     header.extend([0x28 + tag, 2, 0, 0]);
                 }
                 header.push(1);
-                inner
-                    .ethernet()
-                    .behind(header, 0)
-                    .in_udp(over, 40000, 37008)
+                inner.ethernet().behind(header, 0).in_udp(over, 40000, 37008)
             }
             Self::Vxlan(over, vni) => {
                 let [_, v0, v1, v2] = vni.to_be_bytes();
-                inner
-                    .ethernet()
-                    .behind([8, 0, 0, 0, v0, v1, v2, 0], 0)
-                    .in_udp(over, 50000, 4789)
+                inner.ethernet().behind([8, 0, 0, 0, v0, v1, v2, 0], 0).in_udp(over, 50000, 4789)
             }
             Self::Geneve(over, vni, options) => {
                 let [_, v0, v1, v2] = vni.to_be_bytes();
@@ -639,10 +613,7 @@ impl Around {
                 };
                 let own = [0, 0, 8, 12];
                 header.resize(header.len() + own.get(usize::from(kind)).unwrap_or(&12), 0);
-                inner
-                    .ethernet()
-                    .behind(header, 0)
-                    .in_ip(over, protocol::GRE)
+                inner.ethernet().behind(header, 0).in_ip(over, protocol::GRE)
             }
             Self::Teredo(over, authenticated, origin) => {
                 let mut header = Vec::new();

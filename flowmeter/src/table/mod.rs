@@ -192,8 +192,10 @@ impl<T: Default> Table<T> {
             self.entries.push(entry);
             (self.entries.len() - 1) as u32
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hash, at, |&i| hasher.hash_one(entries[i as usize].record.key));
+        let (entries, hasher, order) = (&self.entries, &self.hasher, self.order);
+        self.index.insert_unique(hash, at, |&i| {
+            hasher.hash_one(order.identity(&entries[i as usize].record.key))
+        });
         at
     }
 

@@ -50,10 +50,7 @@ pub fn damaged() -> impl Strategy<Value = Vec<u8>> {
 
 /// Packets in nothing but IP.
 pub fn bare() -> impl Strategy<Value = Builder> {
-    let payload = prop_oneof![
-        (0_usize..1400).prop_map(|n| vec![0; n]),
-        vec(any::<u8>(), 0..64),
-    ];
+    let payload = prop_oneof![(0_usize..1400).prop_map(|n| vec![0; n]), vec(any::<u8>(), 0..64),];
     let fragment = weighted(0.1, (0..4_u32, 0..4_u16, any::<bool>()));
     let extensions = prop_oneof![
         8 => Just(Vec::new()),
@@ -67,12 +64,8 @@ pub fn bare() -> impl Strategy<Value = Builder> {
     )
         .prop_map(
             |((transport, (source, target), payload), (options, extensions), (f, claimed))| {
-                let packet = Builder {
-                    ip_options: options,
-                    extensions,
-                    claimed,
-                    ..Builder::new(transport)
-                };
+                let packet =
+                    Builder { ip_options: options, extensions, claimed, ..Builder::new(transport) };
                 let packet = packet.between(source, target).body(payload);
                 match f {
                     Some((id, offset, more)) => packet.fragment(id, offset * 64, more),

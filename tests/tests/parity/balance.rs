@@ -30,10 +30,7 @@ pub fn check(counters: &Counters) -> Result<()> {
     let ignored = sum(&IGNORED);
     let kept = sum(&[Counter::Metered, Counter::Overflowed, Counter::Lost]);
     let seen = counters.get(Counter::Seen);
-    ensure!(
-        seen == kept + ignored,
-        "seen {seen}, kept {kept}, ignored {ignored}: {counters:?}"
-    );
+    ensure!(seen == kept + ignored, "seen {seen}, kept {kept}, ignored {ignored}: {counters:?}");
     Ok(())
 }
 
@@ -46,10 +43,7 @@ fn nothing_is_lost_silently() -> Result<()> {
     }
     let setup = Setup {
         max_flows: 8,
-        knobs: Knobs {
-            n_dissections: 0,
-            ..Knobs::default()
-        },
+        knobs: Knobs { n_dissections: 0, ..Knobs::default() },
         ..Setup::default()
     };
     let programs = ["flowmeter_xdp", "flowmeter_tc_in", "flowmeter_tc_out"];
@@ -78,18 +72,13 @@ fn nothing_is_lost_silently() -> Result<()> {
     })?;
 
     let handed = kernel.handed()?;
-    let overflows = handed
-        .iter()
-        .filter(|event| matches!(event, Handed::Overflow(_)))
-        .count() as u64;
+    let overflows =
+        handed.iter().filter(|event| matches!(event, Handed::Overflow(_))).count() as u64;
     let resident: u64 = kernel.resident()?.iter().map(Record::packets).sum();
     let both = [kernel.counters(0)?, kernel.counters(1)?];
     for (counters, (packets, bytes, ignored)) in both.iter().zip(*sent.borrow()) {
         check(counters)?;
-        let seen = (
-            counters.get(Counter::Seen),
-            counters.get(Counter::SeenBytes),
-        );
+        let seen = (counters.get(Counter::Seen), counters.get(Counter::SeenBytes));
         assert_eq!(seen, (packets, bytes));
         assert_eq!(counters.get(Counter::Lost), 0);
         for why in IGNORED {
@@ -110,18 +99,10 @@ fn a_packet_that_finds_no_room_is_handed_over_whole() -> Result<()> {
     if !root::available("a_packet_that_finds_no_room_is_handed_over_whole")? {
         return Ok(());
     }
-    let setup = Setup {
-        max_flows: 1,
-        ..Setup::default()
-    };
+    let setup = Setup { max_flows: 1, ..Setup::default() };
     let kernel = Kernel::load(&setup, &["flowmeter_xdp"])?;
     let first = udp().from("10.0.0.1:1").to("10.0.0.2:2").build();
-    let second = udp()
-        .from("10.0.0.3:1")
-        .to("10.0.0.4:2")
-        .vlan(5)
-        .payload(9)
-        .build();
+    let second = udp().from("10.0.0.3:1").to("10.0.0.4:2").vlan(5).payload(9).build();
     kernel.xdp("flowmeter_xdp", &first, 1)?;
     kernel.xdp("flowmeter_xdp", &second, 1)?;
     let handed = kernel.handed()?;
@@ -145,21 +126,14 @@ fn a_stalled_reader_is_counted() -> Result<()> {
     let setup = Setup {
         max_flows: 2,
         record_ring: 4096,
-        knobs: Knobs {
-            idle_ns: 0,
-            n_dissections: 0,
-            ..Knobs::default()
-        },
+        knobs: Knobs { idle_ns: 0, n_dissections: 0, ..Knobs::default() },
         ..Setup::default()
     };
     let kernel = Kernel::load(&setup, &["flowmeter_xdp"])?;
     for round in 0..100_u16 {
         for port in 1..=4_u16 {
             let from = format!("10.0.0.1:{}", port * 100);
-            let packet = udp()
-                .from(&from)
-                .to("10.0.0.2:2")
-                .payload(usize::from(round));
+            let packet = udp().from(&from).to("10.0.0.2:2").payload(usize::from(round));
             kernel.xdp("flowmeter_xdp", &packet.build(), 1)?;
         }
     }
@@ -167,11 +141,7 @@ fn a_stalled_reader_is_counted() -> Result<()> {
     check(&counters)?;
     let resident = kernel.resident()?;
     let handed = kernel.handed()?;
-    let out: u64 = handed
-        .iter()
-        .filter_map(Handed::record)
-        .map(Record::packets)
-        .sum();
+    let out: u64 = handed.iter().filter_map(Handed::record).map(Record::packets).sum();
     let kept: u64 = resident.iter().map(Record::packets).sum();
     assert_eq!(counters.get(Counter::Seen), 400);
     assert_eq!(counters.get(Counter::Metered), out + kept);
@@ -193,11 +163,7 @@ fn splt_without_room_is_marked() -> Result<()> {
     }
     let setup = Setup {
         max_chunks: 1,
-        knobs: Knobs {
-            splt: 2,
-            n_dissections: 0,
-            ..Knobs::default()
-        },
+        knobs: Knobs { splt: 2, n_dissections: 0, ..Knobs::default() },
         ..Setup::default()
     };
     let kernel = Kernel::load(&setup, &["flowmeter_xdp"])?;
@@ -205,11 +171,8 @@ fn splt_without_room_is_marked() -> Result<()> {
         let packet = udp().from(&format!("10.0.0.1:{port}")).to("10.0.0.2:9");
         kernel.xdp("flowmeter_xdp", &packet.build(), 3)?;
     }
-    let mut found: Vec<_> = kernel
-        .resident()?
-        .iter()
-        .map(|r| (r.key.low_port, r.packets(), r.marks))
-        .collect();
+    let mut found: Vec<_> =
+        kernel.resident()?.iter().map(|r| (r.key.low_port, r.packets(), r.marks)).collect();
     found.sort_unstable();
     assert_eq!(found, [(1, 3, 0), (2, 3, mark::SPLT_LOST)]);
     assert_eq!(kernel.counters(0)?.get(Counter::SpltLost), 2);

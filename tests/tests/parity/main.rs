@@ -47,9 +47,7 @@ fn for_all<S: Strategy>(
         ..Config::default()
     });
     runner
-        .run(strategy, |value| {
-            check(value).map_err(|why| TestCaseError::fail(format!("{why:#}")))
-        })
+        .run(strategy, |value| check(value).map_err(|why| TestCaseError::fail(format!("{why:#}"))))
         .map_err(|why| anyhow::anyhow!("{why}"))
 }
 

@@ -50,25 +50,13 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
             tick_ns: 1,
             ..Knobs::default()
         };
-        let setup = Setup {
-            knobs,
-            ..Setup::default()
-        };
+        let setup = Setup { knobs, ..Setup::default() };
         let kernel = Kernel::load(&setup, &[name, "flowmeter_reap"])?;
-        let packet = (
-            0..6_u8,
-            any::<bool>(),
-            any::<u8>(),
-            1..3_300_usize,
-            100..1_500_usize,
-        );
+        let packet = (0..6_u8, any::<bool>(), any::<u8>(), 1..3_300_usize, 100..1_500_usize);
         let several = proptest::collection::vec(packet, 1..6);
         for_all(100, &several, |packets| {
             kernel.clear()?;
-            let mut host = Host::new(Knobs {
-                n_dissections: 0,
-                ..knobs
-            });
+            let mut host = Host::new(Knobs { n_dissections: 0, ..knobs });
             for (kind, back, flags, payload, size) in packets {
                 let bare = match kind {
                     0 => tcp().from("10.0.0.1:1").to("10.0.0.2:2").tcp_options(3),
@@ -76,10 +64,7 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
                     2 => udp().from("10.0.0.1:1").to("10.0.0.2:2"),
                     3 => tcp().from("10.0.0.1:1").to("10.0.0.2:2").vlan(5),
                     4 => tcp().from("10.0.0.1:1").to("10.0.0.2:2").in_vxlan(9),
-                    _ => tcp()
-                        .from("10.0.0.3:1")
-                        .to("10.0.0.4:2")
-                        .within(Around::Ip(Over::V6)),
+                    _ => tcp().from("10.0.0.3:1").to("10.0.0.4:2").within(Around::Ip(Over::V6)),
                 };
                 let bare = if back { bare.back() } else { bare };
                 let wire = segments(&bare, payload, size, flags);
@@ -109,10 +94,7 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
                 ensure!(expand(&runs) == host.slots[&record.uid], "SPLT: {runs:?}");
                 // Runs of equal packets share a slot; that is all that may differ.
                 expected.splt_slots = record.splt_slots;
-                ensure!(
-                    record == expected,
-                    "kernel {record:#?}, segments {expected:#?}"
-                );
+                ensure!(record == expected, "kernel {record:#?}, segments {expected:#?}");
             }
             let sent: u64 = host.flows.values().map(Record::packets).sum();
             let counters = kernel.counters(hook)?;
@@ -139,21 +121,12 @@ fn expand(runs: &[Slot]) -> Vec<Slot> {
 /// `split` without the wire length, as on the way in, gives the same as with it.
 #[test]
 fn segments_are_the_same_with_and_without_the_wire_length() {
-    let packet = tcp()
-        .from("10.0.0.1:1")
-        .to("10.0.0.2:2")
-        .in_vxlan(9)
-        .payload(3_000);
+    let packet = tcp().from("10.0.0.1:1").to("10.0.0.2:2").in_vxlan(9).payload(3_000);
     let frame = packet.build();
     let host = Host::new(Knobs::default());
     let split = |header| {
         let mut p = host.parse(&frame).expect("a whole packet");
-        let offload = Offload {
-            size: 1_400,
-            segments: 3,
-            length: frame.len() as u32,
-            header,
-        };
+        let offload = Offload { size: 1_400, segments: 3, length: frame.len() as u32, header };
         segment::split(&mut p, offload);
         p
     };

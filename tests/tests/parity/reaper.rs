@@ -67,10 +67,7 @@ fn the_reaper_waits_for_room() -> Result<()> {
     if !root::available("the_reaper_waits_for_room")? {
         return Ok(());
     }
-    let setup = Setup {
-        record_ring: 4096,
-        ..Setup::default()
-    };
+    let setup = Setup { record_ring: 4096, ..Setup::default() };
     let kernel = Kernel::load(&setup, &["flowmeter_xdp", "flowmeter_reap"])?;
     begin_flows(&kernel, MAX_REAP as u16)?;
     let expected = by_key(kernel.resident()?);
@@ -105,22 +102,13 @@ fn no_packet_is_lost_or_doubled_while_its_flow_is_reaped() -> Result<()> {
         return Ok(());
     }
     let setup = Setup {
-        knobs: Knobs {
-            n_dissections: 0,
-            statistics: true,
-            ..Knobs::default()
-        },
+        knobs: Knobs { n_dissections: 0, statistics: true, ..Knobs::default() },
         record_ring: 1 << 24,
         ..Setup::default()
     };
     let kernel = Kernel::load(&setup, &["flowmeter_xdp", "flowmeter_reap"])?;
     let frames: Vec<_> = (1..=4)
-        .map(|port| {
-            udp()
-                .from(&format!("10.0.0.1:{port}"))
-                .to("10.0.0.2:9")
-                .build()
-        })
+        .map(|port| udp().from(&format!("10.0.0.1:{port}")).to("10.0.0.2:9").build())
         .collect();
     let host = Host::new(setup.knobs);
     let keys: Vec<_> = frames

@@ -32,10 +32,7 @@ fn conversations() -> impl Strategy<Value = Vec<Step>> {
     let step = step.prop_map(|(conversation, back, flags, payload, pause)| {
         let packet = match conversation {
             0 => tcp().flags(flags).from("10.0.0.1:1234").to("10.0.0.2:80"),
-            1 => tcp()
-                .flags(flags)
-                .from("[2001:db8::1]:443")
-                .to("[2001:db8::2]:50000"),
+            1 => tcp().flags(flags).from("[2001:db8::1]:443").to("[2001:db8::2]:50000"),
             2 => udp().from("10.0.0.1:1234").to("10.0.0.2:80").vlan(5),
             3 => icmp(flags & 8, 0).from("10.0.0.1").to("10.0.0.2"),
             4 => udp().from("192.168.0.1:99").to("192.168.0.2:53").fragment(
@@ -84,25 +81,12 @@ fn records_agree() -> Result<()> {
             splt: 1,
             ..every_packet
         },
-        Knobs {
-            idle_ns: 0,
-            accounting: 2,
-            decode_tunnels: false,
-            ..every_packet
-        },
-        Knobs {
-            statistics: false,
-            splt: 0,
-            ..every_packet
-        },
+        Knobs { idle_ns: 0, accounting: 2, decode_tunnels: false, ..every_packet },
+        Knobs { statistics: false, splt: 0, ..every_packet },
     ];
     for knobs in settings {
         let kernel = Kernel::load(
-            &Setup {
-                knobs,
-                sparse: knobs.splt == 20,
-                ..Setup::default()
-            },
+            &Setup { knobs, sparse: knobs.splt == 20, ..Setup::default() },
             &["flowmeter_xdp", "flowmeter_tc_in", "flowmeter_reap"],
         )?;
         let ended = Cell::new(0);
@@ -147,10 +131,7 @@ fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
         ensure!(event.ip_bytes == packet.sizes[1] && event.interface == 0);
         let start = usize::from(packet.network_offset);
         let expected = &frame[start..(start + event.captured as usize).min(frame.len())];
-        ensure!(
-            bytes.get(..expected.len()) == Some(expected),
-            "forwarded bytes"
-        );
+        ensure!(bytes.get(..expected.len()) == Some(expected), "forwarded bytes");
     }
     Ok(host)
 }
@@ -158,17 +139,9 @@ fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
 /// Compares all records, and their SPLT slots, with the kernel's.
 fn compare_records(kernel: &Kernel, host: &Host) -> Result<()> {
     let found: Vec<_> = kernel.handed()?.iter().map(ended).collect::<Result<_>>()?;
-    ensure!(
-        found == host.ended,
-        "ended: kernel {found:?}, host {:?}",
-        host.ended
-    );
+    ensure!(found == host.ended, "ended: kernel {found:?}, host {:?}", host.ended);
     let resident = by_key(kernel.resident()?);
-    ensure!(
-        resident == host.flows,
-        "resident: kernel {resident:?}, host {:?}",
-        host.flows
-    );
+    ensure!(resident == host.flows, "resident: kernel {resident:?}, host {:?}", host.flows);
     for record in found.iter().map(|(_, r)| r).chain(resident.values()) {
         let slots = kernel.slots(record.uid, record.splt_slots)?;
         ensure!(

@@ -25,14 +25,8 @@ struct Parsers {
 
 impl Parsers {
     fn load(decode_tunnels: bool) -> Result<Self> {
-        let knobs = Knobs {
-            decode_tunnels,
-            ..Knobs::default()
-        };
-        let setup = Setup {
-            knobs,
-            ..Setup::default()
-        };
+        let knobs = Knobs { decode_tunnels, ..Knobs::default() };
+        let setup = Setup { knobs, ..Setup::default() };
         Ok(Self {
             kernel: Kernel::load(&setup, &["flowmeter_parse", "flowmeter_tc_parse"])?,
             host: Host::new(knobs),
@@ -46,9 +40,7 @@ impl Parsers {
     fn compare(&mut self, frame: &[u8]) -> Result<()> {
         let expected = self.host.parse(frame);
         if XDP_BYTES.contains(&frame.len()) {
-            let found = self
-                .kernel
-                .verdict(|kernel| kernel.xdp("flowmeter_parse", frame, 1))?;
+            let found = self.kernel.verdict(|kernel| kernel.xdp("flowmeter_parse", frame, 1))?;
             ensure!(
                 found == expected,
                 "XDP: kernel {found:?}, host {expected:?}, frame {frame:02x?}"
@@ -59,9 +51,8 @@ impl Parsers {
             self.skipped += 1;
         }
         if tc_takes(frame) {
-            let found = self
-                .kernel
-                .verdict(|kernel| kernel.tc("flowmeter_tc_parse", frame, None))?;
+            let found =
+                self.kernel.verdict(|kernel| kernel.tc("flowmeter_tc_parse", frame, None))?;
             ensure!(
                 found == expected,
                 "tc: kernel {found:?}, host {expected:?}, frame {frame:02x?}"
@@ -114,12 +105,8 @@ fn verdicts_agree_on_generated_packets() -> Result<()> {
     }
     for decode_tunnels in [true, false] {
         let parsers = RefCell::new(Parsers::load(decode_tunnels)?);
-        for_all(4_000, &strategies::frames(), |frame| {
-            parsers.borrow_mut().compare(&frame)
-        })?;
-        parsers.borrow().report(&format!(
-            "generated packets, decode_tunnels {decode_tunnels}"
-        ));
+        for_all(4_000, &strategies::frames(), |frame| parsers.borrow_mut().compare(&frame))?;
+        parsers.borrow().report(&format!("generated packets, decode_tunnels {decode_tunnels}"));
     }
     Ok(())
 }
@@ -130,20 +117,8 @@ fn verdicts_agree_on_one_packet_of_each_kind() -> Result<()> {
     if !root::available("verdicts_agree_on_one_packet_of_each_kind")? {
         return Ok(());
     }
-    let v4 = || {
-        tcp()
-            .ack()
-            .psh()
-            .from("10.0.0.1:1234")
-            .to("10.0.0.2:80")
-            .payload(40)
-    };
-    let v6 = || {
-        udp()
-            .from("[2001:db8::1]:40000")
-            .to("[2001:db8::2]:53")
-            .payload(40)
-    };
+    let v4 = || tcp().ack().psh().from("10.0.0.1:1234").to("10.0.0.2:80").payload(40);
+    let v6 = || udp().from("[2001:db8::1]:40000").to("[2001:db8::2]:53").payload(40);
     let mut packets = vec![
         v4().padded(),
         v6(),
@@ -207,9 +182,7 @@ fn verdicts_agree_on_one_packet_of_each_kind() -> Result<()> {
                 parsers.compare(&whole[..length])?;
             }
         }
-        parsers.report(&format!(
-            "each kind cut at each length, decode_tunnels {decode_tunnels}"
-        ));
+        parsers.report(&format!("each kind cut at each length, decode_tunnels {decode_tunnels}"));
     }
     Ok(())
 }
@@ -229,9 +202,7 @@ fn verdicts_agree_on_captures() -> Result<()> {
         let capture = Capture::read(path)?;
         for frame in &capture.frames {
             for parsers in &mut parsers {
-                parsers
-                    .compare(frame)
-                    .with_context(|| format!("in `{}`", path.display()))?;
+                parsers.compare(frame).with_context(|| format!("in `{}`", path.display()))?;
             }
         }
         frames += capture.frames.len();

@@ -7,7 +7,7 @@ pub mod link;
 pub mod nfstream;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use pcap_parser::traits::PcapReaderIterator;
@@ -112,18 +112,20 @@ impl Capture {
         } else {
             Box::new(File::open(path).map_err(open)?)
         };
-        let mut head = Vec::with_capacity(4);
-        input.by_ref().take(4).read_to_end(&mut head).map_err(open)?;
-        let whole = io::Cursor::new(head.clone()).chain(input);
-        let input: Box<dyn Read + Send> = match head.as_slice() {
+        let head = head(&mut input).map_err(open)?;
+        let magic: [u8; 4] = head.first_chunk().copied().unwrap_or_default();
+        let whole = io::Cursor::new(head).chain(input);
+        let mut input: Box<dyn Read + Send> = match magic {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
             [0x28, 0xb5, 0x2f, 0xfd] => {
                 Box::new(zstd::stream::read::Decoder::new(whole).map_err(open)?)
             }
-            _ => Box::new(BufReader::with_capacity(BUFFER, whole)),
+            _ => Box::new(whole),
         };
-        let reader =
-            create_reader(BUFFER, input).map_err(|_| Error::NotACapture { path: path.into() })?;
+        // The reader looks at what its first read gives, however little that is.
+        let start = self::head(&mut input).map_err(open)?;
+        let reader = create_reader(BUFFER, io::Cursor::new(start).chain(input))
+            .map_err(|_| Error::NotACapture { path: path.into() })?;
         Ok(Self {
             path: path.into(),
             reader,
@@ -184,6 +186,13 @@ fn failed<I>(error: &PcapError<I>, path: &Path, offset: u64) -> Error {
     }
 }
 
+/// The first bytes, enough for any file header.
+fn head(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(4096);
+    input.take(4096).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 /// The frame of a block, if it has one; notes what headers say.
 fn read<'a>(
     block: &PcapBlockOwned<'a>,
@@ -200,8 +209,12 @@ fn read<'a>(
             None
         }
         PcapBlockOwned::Legacy(record) => {
-            let fraction = i64::from(record.ts_usec.cast_signed());
-            let fraction = if legacy.nanoseconds { fraction } else { fraction * 1000 };
+            let unit = if legacy.nanoseconds { 1 } else { 1000 };
+            let mut fraction = i64::from(record.ts_usec.cast_signed()) * unit;
+            if fraction < 0 {
+                // Damage. NFStream has it as negative, in milliseconds towards zero; so it is here.
+                fraction = fraction / 1_000_000 * 1_000_000;
+            }
             let wire = if legacy.swapped { record.caplen } else { record.origlen };
             Some(Frame {
                 time_ns: i64::from(record.ts_sec) * 1_000_000_000 + fraction,
