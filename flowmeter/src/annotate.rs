@@ -4,7 +4,6 @@
 //! waits for its verdict, though not for ever.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
 
 use flowmeter_common::event::PacketEvent;
@@ -12,8 +11,7 @@ use flowmeter_common::knobs::MILLISECOND;
 use hashbrown::HashMap;
 use thiserror::Error;
 
-use crate::attribution::poller::Poller;
-use crate::attribution::{Conversation, Owners};
+use crate::attribution::{self, Conversation, Owners, Poller};
 use crate::config::LivePlan;
 use crate::dissect::{self, Layer7};
 use crate::record::Flow;
@@ -26,7 +24,7 @@ pub enum Error {
     Dissector(#[from] dissect::Error),
     /// The attribution.
     #[error("failed to start looking for the flows' processes")]
-    Attribution(#[source] io::Error),
+    Attribution(#[source] attribution::Error),
 }
 
 /// The dissector and the attribution, and the flows that wait for the former.
@@ -51,7 +49,10 @@ enum Dissector {}
 impl Annotator {
     /// Starts what the plan asks for.
     pub fn start(plan: &LivePlan) -> Result<Self, Error> {
-        let processes = plan.visibility.map(Poller::start).transpose();
+        let processes = plan
+            .visibility
+            .map(|interval| Poller::start(interval, attribution_options(plan)))
+            .transpose();
         Ok(Self {
             dissector: dissector(plan)?,
             processes: processes.map_err(Error::Attribution)?,
@@ -128,6 +129,14 @@ impl Annotator {
     pub fn unsettled(&self) -> u64 {
         self.unsettled
     }
+}
+
+/// Sockets are asked for when a flow ends, so they are remembered for longer than the longest
+/// silence before that.
+fn attribution_options(plan: &LivePlan) -> attribution::Options {
+    let options = attribution::Options::default();
+    let idle = Duration::from_nanos(plan.knobs.idle_ns);
+    attribution::Options { retention: options.retention.max(idle * 2), ..options }
 }
 
 #[cfg(feature = "ndpi")]

@@ -14,7 +14,6 @@ use crate::root;
 const DOORS: &[(&str, &[&str])] = &[
     ("aya", &["capture/kernel/"]),
     ("ndpi_sys", &["dissect/ndpi"]),
-    ("procfs", &["attribution/"]),
     ("clap", &["cli/"]),
     ("tokio", &["main.rs"]),
 ];

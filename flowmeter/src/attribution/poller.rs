@@ -1,154 +1,359 @@
-//! Who looks at the sockets, and when?
+//! When is procfs polled?
 
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::sockets::Lookup;
-use super::table::SocketTable;
-use super::{Conversation, Owners, addresses};
+use super::procfs::{Procfs, Tally};
+use super::table::{Changes, SocketTable};
+use super::{Conversation, Error, Owners};
 
-/// A thread that polls procfs for sockets, and what it has found.
+/// A poll may take this share of the time, of one core; if it takes longer, the next one waits.
+const MAX_DUTY: u32 = 5;
+
+/// What attribution may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long a socket is remembered after it is gone. Should exceed the idle timeout, as an
+    /// idle flow is asked for only then.
+    pub retention: Duration,
+    /// Sockets in memory, open ones and remembered ones, of some 500 bytes each.
+    pub max_entries: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { retention: Duration::from_mins(5), max_entries: 65_536 }
+    }
+}
+
+/// What the poller has done. Times are sums since the start, other figures as named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Polls done.
+    pub polls: u64,
+    /// Polls that failed, procfs not being readable.
+    pub failed_polls: u64,
+    /// Polls that had to look through all processes' descriptors.
+    pub scans: u64,
+    /// Polls after which the next was put off, to take no more than a fifth of a core.
+    pub delayed: u64,
+    /// Open sockets at the last poll.
+    pub sockets: u64,
+    /// Processes that held one of them.
+    pub processes: u64,
+    /// Open sockets at the last poll whose process is not known.
+    pub ownerless: u64,
+    /// Open sockets at the last poll beyond [`Options::max_entries`].
+    pub beyond_limit: u64,
+    /// Processes that did not let us see their descriptors at the last scan.
+    pub unreadable: u64,
+    /// Lines that made no sense, in all polls.
+    pub malformed: u64,
+    /// Sockets in memory, open and closed.
+    pub entries: u64,
+    /// Closed sockets forgotten before their time to make room.
+    pub evictions: u64,
+    /// Open sockets not taken in as the table was full of open ones.
+    pub refused: u64,
+    /// Flow ends without an owner because several qualified.
+    pub ambiguous: u64,
+    /// How long the last poll took.
+    pub last_poll: Duration,
+    /// How long the longest took.
+    pub longest_poll: Duration,
+    /// How long all took.
+    pub total_polls: Duration,
+}
+
+/// A thread that polls, and what it has found.
+#[derive(Debug)]
 pub struct Poller {
     shared: Arc<Shared>,
-    stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    table: Mutex<SocketTable>,
-    polls: AtomicU64,
-    nanoseconds: AtomicU64,
-}
-
-/// What the poller has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Polls made.
-    pub polls: u64,
-    /// Time spent on them.
-    pub time: Duration,
-    /// Bindings remembered.
-    pub bindings: usize,
-    /// Bindings forgotten because there were too many.
-    pub evicted: u64,
-}
-
-/// Bindings that are remembered.
-const MAX_BINDINGS: usize = 65_536;
-
 impl Poller {
-    /// Polls once, then goes on every `interval`.
-    pub fn start(interval: Duration) -> io::Result<Self> {
-        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    /// Polls once, so that what is already open is known on return, and then every `interval`.
+    pub fn start(interval: Duration, options: Options) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
-            table: Mutex::new(SocketTable::new(MAX_BINDINGS, interval_ns)),
-            polls: AtomicU64::new(0),
-            nanoseconds: AtomicU64::new(0),
+            table: Mutex::new(SocketTable::new(options.max_entries, options.retention)),
+            counters: Mutex::default(),
+            stop: AtomicBool::new(false),
         });
-        let mut lookup = Lookup::default();
-        shared.poll(&mut lookup);
-        let (stop, stopped) = mpsc::channel();
-        let polled = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("sockets".into()).spawn(move || {
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                polled.poll(&mut lookup);
-            }
-        })?;
-        Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
+        let mut procfs = Procfs::new(Path::new("/proc"), options.max_entries);
+        let took = shared.poll(&mut procfs)?;
+        let thread = thread::Builder::new().name("attribution".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.run(&mut procfs, interval, took)
+        });
+        Ok(Self { shared, thread: Some(thread.map_err(Error::Thread)?) })
     }
 
-    /// The owners of a flow that had packets from `first_ns` to `last_ns`; ns since the epoch.
-    pub fn owners(&self, flow: &Conversation, first_ns: u64, last_ns: u64) -> Owners {
-        // A poll that panicked leaves the table whole: it is changed last.
-        let table = self.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.owners(flow, first_ns, last_ns)
+    /// See [`SocketTable::owners`]. Waits at most while the changes of a poll are taken in.
+    pub fn owners(&self, conversation: &Conversation, first_ns: u64, last_ns: u64) -> Owners {
+        lock(&self.shared.table).owners(conversation, first_ns, last_ns)
     }
 
-    /// What has been done.
+    /// What has been done so far.
     pub fn counters(&self) -> Counters {
-        let table = self.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = lock(&self.shared.table);
         Counters {
-            polls: self.shared.polls.load(Ordering::Relaxed),
-            time: Duration::from_nanos(self.shared.nanoseconds.load(Ordering::Relaxed)),
-            bindings: table.len(),
-            evicted: table.evicted(),
+            entries: table.len() as u64,
+            evictions: table.evictions(),
+            refused: table.refused(),
+            ambiguous: table.ambiguous(),
+            ..*lock(&self.shared.counters)
         }
     }
-}
 
-impl Shared {
-    fn poll(&self, lookup: &mut Lookup) {
-        let begun = SystemTime::now();
-        let sockets = lookup.poll();
-        let addresses = addresses::own();
-        let now = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        self.table
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .update(sockets, addresses, now_ns);
-        let taken = begun.elapsed().unwrap_or_default();
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(taken.as_nanos() as u64, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.stop = None; // the thread's wait ends
+    /// Ends the thread, within about the time it takes to look at one process, as does dropping
+    /// the poller. What was found can still be asked for.
+    pub fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It fails only by a panic, which has been reported by then.
             let _ = thread.join();
         }
     }
 }
 
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<SocketTable>,
+    counters: Mutex<Counters>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn run(&self, procfs: &mut Procfs, interval: Duration, first_took: Duration) {
+        let mut took = first_took;
+        loop {
+            let rest = took * (MAX_DUTY - 1);
+            if rest > interval {
+                lock(&self.counters).delayed += 1;
+            }
+            if !self.sleep(interval.max(rest)) {
+                return;
+            }
+            let started = Instant::now();
+            took = self.poll(procfs).unwrap_or_else(|_| {
+                // Nothing to do about it but to try again; who looks at the counters sees it.
+                lock(&self.counters).failed_polls += 1;
+                started.elapsed()
+            });
+        }
+    }
+
+    /// False if woken up to stop.
+    fn sleep(&self, time: Duration) -> bool {
+        let started = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let left = time.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            thread::park_timeout(left);
+        }
+        false
+    }
+
+    fn poll(&self, procfs: &mut Procfs) -> Result<Duration, Error> {
+        let started = Instant::now();
+        let (changes, tally) = procfs.poll(wall_clock_ns(), &self.stop)?;
+        self.publish(changes);
+        let took = started.elapsed();
+        lock(&self.counters).add(&tally, took);
+        Ok(took)
+    }
+
+    fn publish(&self, changes: Changes) {
+        lock(&self.table).apply(changes);
+    }
+}
+
+impl Counters {
+    fn add(&mut self, tally: &Tally, took: Duration) {
+        self.polls += 1;
+        self.scans += u64::from(tally.scanned);
+        self.sockets = tally.sockets;
+        self.processes = tally.processes;
+        self.ownerless = tally.ownerless;
+        self.beyond_limit = tally.beyond_limit;
+        self.malformed += tally.malformed;
+        if tally.scanned {
+            self.unreadable = tally.unreadable;
+        }
+        self.last_poll = took;
+        self.longest_poll = self.longest_poll.max(took);
+        self.total_polls += took;
+    }
+}
+
+/// The lock, also after a panic of the other thread: no change to what it guards is left half
+/// done in a way that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wall_clock_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_nanos() as u64)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::io::{BufRead, BufReader, Read};
+    use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::attribution::Endpoint;
+    use crate::attribution::{Method, Owner};
 
-    fn now_ns() -> u64 {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        now.map_or(0, |now| now.as_nanos() as u64)
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+
+    fn start(interval: Duration) -> Poller {
+        Poller::start(interval, Options::default()).expect("procfs is mounted")
     }
 
-    fn pids(poller: &Poller, protocol: u8, src: Endpoint, dst: Endpoint) -> [Option<u32>; 2] {
-        let owners = poller.owners(&Conversation { protocol, src, dst }, now_ns(), now_ns());
-        [owners.src.map(|o| o.pid), owners.dst.map(|o| o.pid)]
+    /// A poller that has seen what is open now, and will see no more.
+    fn poll_once() -> Poller {
+        start(Duration::from_hours(1))
     }
 
-    fn end(address: io::Result<std::net::SocketAddr>) -> Endpoint {
-        let address = address.expect("a bound socket has an address");
-        (address.ip(), address.port())
+    fn conversation(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Conversation {
+        Conversation { protocol, src: (src.ip(), src.port()), dst: (dst.ip(), dst.port()) }
     }
 
-    #[test]
-    fn both_ends_of_a_local_connection_are_found_and_remembered() {
-        let us = Some(std::process::id());
-        for host in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(host) else { continue }; // no IPv6 here
-            let address = listener.local_addr().expect("it is bound");
-            let client = TcpStream::connect(address).expect("it listens");
-            let (server, _) = listener.accept().expect("the client has connected");
-            let poller = Poller::start(Duration::from_mins(1)).expect("a thread starts");
-            let (src, dst) = (end(client.local_addr()), end(client.peer_addr()));
-            drop((client, server));
-            assert_eq!(pids(&poller, 6, src, dst), [us, us]);
+    fn owners_now(poller: &Poller, conversation: &Conversation) -> Owners {
+        let now = wall_clock_ns();
+        poller.owners(conversation, now, now)
+    }
+
+    fn us() -> Owner {
+        let name = std::fs::read_to_string("/proc/self/comm").expect("procfs is mounted");
+        Owner { pid: std::process::id(), name: name.trim_end().to_owned(), method: Method::Procfs }
+    }
+
+    fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
     #[test]
-    fn a_udp_server_is_found_by_its_port() {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
-        let poller = Poller::start(Duration::from_mins(1)).expect("a thread starts");
-        let port = end(socket.local_addr()).1;
-        let pids = pids(&poller, 17, ([192, 0, 2, 1].into(), 9), ([127, 0, 0, 1].into(), port));
-        assert_eq!(pids, [None, Some(std::process::id())]);
+    fn both_ends_of_a_tcp_connection_over_loopback_during_and_after() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                eprintln!("not run with {address}: this host has no such address");
+                continue;
+            };
+            let client =
+                TcpStream::connect(listener.local_addr().expect("bound")).expect("listens");
+            let (server, _) = listener.accept().expect("connected");
+            let flow = conversation(
+                TCP,
+                client.local_addr().expect("bound"),
+                client.peer_addr().expect("connected"),
+            );
+            let mut poller = start(Duration::from_millis(5));
+            let both = Owners { src: Some(us()), dst: Some(us()) };
+            assert_eq!(owners_now(&poller, &flow), both);
+            let then = wall_clock_ns();
+
+            drop((client, server, listener));
+            let polls = poller.counters().polls;
+            wait_for("the poller goes on", || poller.counters().polls > polls + 2);
+            assert_eq!(poller.owners(&flow, then, then), both, "after the close");
+            poller.stop();
+        }
+    }
+
+    #[test]
+    fn an_ipv4_client_of_a_dual_stack_server() {
+        let Ok(listener) = TcpListener::bind("[::]:0") else {
+            eprintln!("not run: this host has no IPv6");
+            return;
+        };
+        let port = listener.local_addr().expect("bound").port();
+        let client = TcpStream::connect(("127.0.0.1", port)).expect("dual stack");
+        let accepted = listener.accept().expect("connected");
+        let flow = conversation(
+            TCP,
+            client.local_addr().expect("bound"),
+            client.peer_addr().expect("connected"),
+        );
+        let poller = poll_once();
+        assert_eq!(owners_now(&poller, &flow), Owners { src: Some(us()), dst: Some(us()) });
+        drop(accepted);
+    }
+
+    #[test]
+    fn udp_sockets_bound_to_all_addresses_own_our_end_only() {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        let port = socket.local_addr().expect("bound").port();
+        let ours = SocketAddr::from(([127, 0, 0, 1], port));
+        let theirs = SocketAddr::from(([192, 0, 2, 1], port));
+        let poller = poll_once();
+        let owners = owners_now(&poller, &conversation(UDP, ours, theirs));
+        assert_eq!(owners, Owners { src: Some(us()), dst: None });
+        // The same port, but of TCP.
+        let owners = owners_now(&poller, &conversation(TCP, ours, theirs));
+        assert_eq!(owners, Owners::default());
+    }
+
+    #[test]
+    fn a_process_that_has_exited() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        // bash connects by itself, says so, and ends when its input does.
+        let child = Command::new("bash")
+            .args(["-c", &format!("exec 9<>/dev/tcp/127.0.0.1/{port}; echo; read -r")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            eprintln!("not run: no bash here");
+            return;
+        };
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut String::new()).expect("connected");
+        let (mut server, peer) = listener.accept().expect("connected");
+        let flow = conversation(TCP, peer, server.local_addr().expect("bound"));
+
+        let poller = start(Duration::from_millis(5));
+        let first = wall_clock_ns();
+        drop(child.stdin.take());
+        let pid = child.id();
+        child.wait().expect("ends");
+        assert_eq!(server.read(&mut [0]).expect("closed"), 0);
+        let last = wall_clock_ns();
+        let polls = poller.counters().polls;
+        wait_for("the poller goes on", || poller.counters().polls > polls + 2);
+
+        let bash = Owner { pid, name: "bash".into(), method: Method::Procfs };
+        let expected = Owners { src: Some(bash), dst: Some(us()) };
+        assert_eq!(poller.owners(&flow, first, last), expected);
+    }
+
+    #[test]
+    fn stops_promptly_though_the_interval_is_long() {
+        let mut poller = poll_once();
+        let started = Instant::now();
+        poller.stop();
+        assert!(started.elapsed() < Duration::from_secs(5));
+        assert_eq!(poller.counters().polls, 1);
     }
 }

@@ -1,183 +1,185 @@
-//! Which sockets are there, and which process has each?
+//! Which TCP and UDP sockets does a network namespace have?
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
-use super::Endpoint;
+use super::{End, Error};
 
-/// A socket that a process has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Socket {
-    /// IP protocol number: TCP or UDP.
+/// IP's number for TCP.
+pub(super) const TCP: u8 = 6;
+/// IP's number for UDP.
+pub(super) const UDP: u8 = 17;
+
+/// What a packet must match to be a socket's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
     pub protocol: u8,
-    /// The own end.
-    pub local: Endpoint,
-    /// The other end, if the socket is connected.
-    pub remote: Option<Endpoint>,
-    /// Its process.
-    pub process: Process,
+    /// The bound address, unspecified if to all, and port.
+    pub local: End,
+    /// The peer. `None` if the socket takes any: a TCP listener, an unconnected UDP socket.
+    pub remote: Option<End>,
 }
 
-/// A process: a pid is used again, a pid with its start time is not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Process id.
-    pub pid: u32,
-    /// When it began, in the kernel's ticks since boot (proc(5), field 22 of `stat`).
-    pub start: u64,
-    /// Its name.
-    pub name: String,
+/// One socket as procfs lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Socket {
+    pub key: Key,
+    /// Never 0. One inode is one socket, whatever it is bound or connected to over its life.
+    pub inode: u64,
 }
 
-/// Looks sockets up, remembering which process has which.
-#[derive(Debug, Default)]
-pub struct Lookup {
-    owners: HashMap<u64, Process>,
+/// What was read in one go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub sockets: Vec<Socket>,
+    /// Lines that made no sense.
+    pub malformed: u64,
+    /// Sockets left out because `limit` had been reached.
+    pub beyond_limit: u64,
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-/// Files of sockets, and their protocols.
-const TABLES: [(&str, u8); 4] = [
-    ("/proc/self/net/tcp", TCP),
-    ("/proc/self/net/tcp6", TCP),
-    ("/proc/self/net/udp", UDP),
-    ("/proc/self/net/udp6", UDP),
-];
-
-impl Lookup {
-    /// The sockets of this network namespace that have a process.
-    pub fn poll(&mut self) -> Vec<Socket> {
-        let mut found = Vec::new();
-        for (file, protocol) in TABLES {
-            // A kernel without IPv6 has no such file.
-            let text = fs::read_to_string(file).unwrap_or_default();
-            found.extend(text.lines().skip(1).filter_map(|line| entry(line, protocol)));
+impl Listing {
+    /// Reads `tcp`, `tcp6`, `udp` and `udp6` in `net`, a directory like `/proc/thread-self/net`;
+    /// without IPv6 in the kernel the latter of each do not exist, which is no error.
+    ///
+    /// The kernel gives no snapshot: a socket may be missing, or listed twice, when others come
+    /// and go meanwhile.
+    pub(super) fn read(net: &Path, limit: usize) -> Result<Self, Error> {
+        let mut listing = Self::default();
+        for (file, protocol) in [("tcp", TCP), ("tcp6", TCP), ("udp", UDP), ("udp6", UDP)] {
+            let path = net.join(file);
+            let result = File::open(&path).and_then(|file| {
+                listing.add(BufReader::with_capacity(1 << 16, file), protocol, limit)
+            });
+            match result {
+                Ok(()) => {}
+                Err(e) if file.ends_with('6') && e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Read { path, source }),
+            }
         }
-        let inodes: HashSet<u64> = found.iter().map(|entry| entry.inode).collect();
-        self.owners.retain(|inode, _| inodes.contains(inode));
-        if inodes.iter().any(|inode| !self.owners.contains_key(inode)) {
-            self.scan(&inodes);
-        }
-        found
-            .into_iter()
-            .filter_map(|entry| {
-                let process = self.owners.get(&entry.inode)?.clone();
-                let (local, remote) = (entry.local, entry.remote);
-                Some(Socket { protocol: entry.protocol, local, remote, process })
-            })
-            .collect()
+        Ok(listing)
     }
 
-    /// Goes through the descriptors of all processes for those sockets that have no owner yet. A
-    /// process that goes meanwhile is passed over.
-    fn scan(&mut self, inodes: &HashSet<u64>) {
-        let Ok(processes) = fs::read_dir("/proc") else { return };
-        for entry in processes.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+    fn add(&mut self, mut text: impl BufRead, protocol: u8, limit: usize) -> io::Result<()> {
+        let mut line = Vec::with_capacity(256);
+        let mut heading = true;
+        loop {
+            line.clear();
+            if text.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            if heading {
+                heading = false;
                 continue;
-            };
-            let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-            let mut process = None;
-            for descriptor in descriptors.flatten() {
-                let Some(inode) = fs::read_link(descriptor.path())
-                    .ok()
-                    .and_then(|target| socket_inode(target.to_str()?))
-                else {
-                    continue;
-                };
-                if !inodes.contains(&inode) || self.owners.contains_key(&inode) {
-                    continue;
-                }
-                let process = process.get_or_insert_with(|| identify(pid));
-                if let Some(process) = process {
-                    self.owners.insert(inode, process.clone());
-                }
+            }
+            match parse(&line, protocol) {
+                Some(Socket { inode: 0, .. }) => {}
+                Some(_) if self.sockets.len() >= limit => self.beyond_limit += 1,
+                Some(socket) => self.sockets.push(socket),
+                None => self.malformed += 1,
             }
         }
     }
 }
 
-/// The inode in `socket:[12345]`.
-fn socket_inode(target: &str) -> Option<u64> {
-    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+/// A line of `/proc/net/{tcp,udp}{,6}`. The inode is 0 for what no process holds: TIME-WAIT,
+/// connections not yet accepted, and those that outlive their process to send its last bytes.
+///
+/// Not by the procfs crate: it gives a whole file or, when one line displeases it, nothing.
+fn parse(line: &[u8], protocol: u8) -> Option<Socket> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let local = end(words.next()?)?;
+    let remote = end(words.next()?)?;
+    // After the state: queues, timer, retransmissions, uid, probes.
+    let inode = words.nth(6)?.parse().ok()?;
+    Some(Socket { key: Key { protocol, local, remote: (remote.1 != 0).then_some(remote) }, inode })
 }
 
-/// Name and start time from `/proc/PID/stat`, whose second field may have spaces and brackets.
-fn identify(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (open, close) = (stat.find('(')?, stat.rfind(')')?);
-    let name = stat.get(open + 1..close)?.to_owned();
-    let start = stat.get(close + 2..)?.split(' ').nth(19)?.parse().ok()?;
-    Some(Process { pid, start, name })
-}
-
-struct Entry {
-    protocol: u8,
-    local: Endpoint,
-    remote: Option<Endpoint>,
-    inode: u64,
-}
-
-/// A line of `/proc/net/tcp` and its like (proc(5)).
-fn entry(line: &str, protocol: u8) -> Option<Entry> {
-    let mut words = line.split_ascii_whitespace();
-    let local = endpoint(words.nth(1)?)?;
-    let remote = endpoint(words.next()?)?;
-    let inode: u64 = words.nth(6)?.parse().ok()?;
-    let remote = (remote.1 != 0).then_some(remote);
-    // A closed connection's socket (TIME-WAIT) has no inode, and no process.
-    (inode != 0).then_some(Entry { protocol, local, remote, inode })
-}
-
-/// `0100007F:0016`: the address in words of the host's order, the port.
-fn endpoint(text: &str) -> Option<Endpoint> {
-    let (address, port) = text.split_once(':')?;
+/// `0100007F:0035`: words in the host's byte order of an address in the network's, and a port.
+fn end(text: &str) -> Option<End> {
+    let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |i: usize| {
-        let digits = address.get(i * 8..i * 8 + 8)?;
-        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
+        let digits = ip.get(8 * i..8 * i + 8)?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
     };
-    let ip: IpAddr = match address.len() {
+    let ip: IpAddr = match ip.len() {
         8 => Ipv4Addr::from(word(0)?).into(),
         32 => {
             let mut bytes = [0; 16];
-            for (i, chunk) in bytes.chunks_exact_mut(4).enumerate() {
-                chunk.copy_from_slice(&word(i)?);
+            for (i, place) in bytes.chunks_exact_mut(4).enumerate() {
+                place.copy_from_slice(&word(i)?);
             }
-            // A dual-stack socket has IPv4 peers as ::ffff:a.b.c.d.
-            Ipv6Addr::from(bytes).to_canonical()
+            Ipv6Addr::from(bytes).into()
         }
         _ => return None,
     };
-    Some((ip, port))
+    // A dual-stack socket talks IPv4 as ::ffff:a.b.c.d; its packets say a.b.c.d.
+    Some((ip.to_canonical(), port))
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
 
+    const TCP4: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000   101        0 20112 1 ffff8f0c8abc0000 100 0 0 10 5
+   1: 0F02000A:D431 2203A8C0:01BB 01 00000000:00000000 02:0000021A 00000000  1000        0 41123 2 ffff8f0c8abd0000 22 4 30 10 -1
+   2: 0F02000A:D432 2203A8C0:01BB 06 00000000:00000000 03:00000FA0 00000000     0        0 0 3 ffff8f0c8abe0000
+   3: 0F02000A:zzzz 2203A8C0:01BB 01 00000000:00000000 02:0000021A 00000000  1000        0 41124
+   4: 0F02000A
+";
+    const TCP6: &str = "\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 777 1 ffff8f0c8abc0000 100 0 0 10 0
+   1: 0000000000000000FFFF00000F02000A:0016 0000000000000000FFFF00000102000A:C001 01 00000000:00000000 02:0000021A 00000000     0        0 778 2 ffff8f0c8abd0000 22 4 30 10 -1
+   2: B80D0120000000000000000001000000:0016 B80D0120000000000000000002000000:C002 01 00000000:00000000 02:0000021A 00000000     0        0 779 2 ffff8f0c8abd0000 22 4 30 10 -1
+";
+
+    fn read(text: &str, limit: usize) -> Listing {
+        let mut listing = Listing::default();
+        listing.add(text.as_bytes(), TCP, limit).expect("memory can be read");
+        listing
+    }
+
+    fn socket(local: &str, remote: Option<&str>, inode: u64) -> Socket {
+        let end = |text: &str| {
+            let end: std::net::SocketAddr = text.parse().expect("an address");
+            (end.ip(), end.port())
+        };
+        Socket { key: Key { protocol: TCP, local: end(local), remote: remote.map(end) }, inode }
+    }
+
     #[test]
-    fn lines_are_read() {
-        let line = "   0: 0100007F:1F90 0200007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0 20 4 30 10 -1";
-        let e = entry(line, TCP).expect("the line is sound");
-        assert_eq!(e.local, ([127, 0, 0, 1].into(), 8080));
-        assert_eq!(e.remote, Some(([127, 0, 0, 2].into(), 50000)));
-        assert_eq!(e.inode, 12345);
+    fn listens_connects_waits_and_nonsense() {
+        let expected = Listing {
+            sockets: vec![
+                socket("127.0.0.1:53", None, 20112),
+                socket("10.0.2.15:54321", Some("192.168.3.34:443"), 41123),
+            ],
+            malformed: 2,
+            beyond_limit: 0,
+        };
+        assert_eq!(read(TCP4, 10), expected);
     }
 
     #[test]
     fn mapped_addresses_become_ipv4() {
-        let mapped = endpoint("0000000000000000FFFF00000100007F:0016");
-        assert_eq!(mapped, Some(([127, 0, 0, 1].into(), 22)));
+        let expected = [
+            socket("[::]:22", None, 777),
+            socket("10.0.2.15:22", Some("10.0.2.1:49153"), 778),
+            socket("[2001:db8::1]:22", Some("[2001:db8::2]:49154"), 779),
+        ];
+        assert_eq!(read(TCP6, 10).sockets, expected);
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
-        for line in ["", "a b c", "0: 01:1 02:2 01 0 0 0 0 0 0", "0: é0000000:0016 x y z"] {
-            assert!(entry(line, TCP).is_none());
-        }
+    fn sockets_beyond_the_limit_are_counted() {
+        let listing = read(TCP6, 1);
+        assert_eq!((listing.sockets.len(), listing.beyond_limit), (1, 2));
     }
 }

@@ -1,155 +1,316 @@
-//! Which process had the socket of a flow, at the time?
+//! Who owned this end of a flow, at that time?
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::sockets::{Process, Socket};
-use super::{Conversation, Endpoint, Method, Owner, Owners};
+use super::addresses::Addresses;
+use super::processes::Process;
+use super::sockets::{Key, Socket, TCP, UDP};
+use super::{Conversation, End, Method, Owner, Owners};
 
-/// The sockets seen, kept for a while after they are gone.
+/// How far apart a packet's time and a poll's may be for one instant: their clocks are mapped onto
+/// each other, and a poll takes its time while it has only one.
+const SLACK_NS: u64 = 20_000_000;
+
+/// How long packets of a TCP connection may follow its socket's end: the kernel's TIME-WAIT.
+const LINGER_NS: u64 = 60_000_000_000;
+
+/// Sockets and their owners, open ones and for a while those that were.
+///
+/// All times are nanoseconds of wall clock. A socket is known to have existed from the first to the
+/// last poll that saw it, and possible from the poll before the first to the poll after the last.
 #[derive(Debug)]
 pub struct SocketTable {
     max_entries: usize,
-    entries: HashMap<Binding, VecDeque<Tenure>>,
-    /// Bindings in the order in which they were last given a new owner.
-    order: VecDeque<Binding>,
-    addresses: HashSet<IpAddr>,
-    /// How far a flow may lie outside the times at which its socket was seen; ns.
-    slack_ns: u64,
-    evicted: u64,
+    retention_ns: u64,
+    entries: HashMap<Key, Vec<Entry>>,
+    len: usize,
+    /// Closed entries, the first closed in front: the poll that missed them, where they are.
+    closed: VecDeque<(u64, Key, u64)>,
+    next_serial: u64,
+    addresses: Addresses,
+    polled_ns: u64,
+    evictions: u64,
+    refused: u64,
+    ambiguous: u64,
 }
 
-/// What a socket is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Binding {
-    protocol: u8,
-    local: Endpoint,
-    remote: Option<Endpoint>,
+#[derive(Debug)]
+struct Entry {
+    serial: u64,
+    inode: u64,
+    /// `None` if the process could not be found: then nobody else owns what is this socket's.
+    process: Option<Arc<Process>>,
+    not_before: u64,
+    first_seen: u64,
+    /// Last seen and the poll that missed it; `None` while it is open.
+    closed: Option<(u64, u64)>,
 }
 
-/// The time for which a process had a binding.
+/// A socket that was not in the table, or has another owner from now on.
 #[derive(Clone, Debug)]
-struct Tenure {
-    process: Process,
-    first_ns: u64,
-    last_ns: u64,
+pub(super) struct Opened {
+    pub socket: Socket,
+    pub process: Option<Arc<Process>>,
+    /// The last poll without it; 0 if the first poll saw it.
+    pub not_before: u64,
+    pub first_seen: u64,
 }
 
-/// Owners that a binding had one after another, of which so many are remembered.
-const MAX_TENURES: usize = 8;
-
-/// A socket that is gone is remembered for this long; ns.
-const RETENTION_NS: u64 = 600_000_000_000;
+/// What one poll found different from the one before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    pub now: u64,
+    /// Sockets gone, or about to be opened again with another owner.
+    pub closed: Vec<Socket>,
+    pub opened: Vec<Opened>,
+    pub addresses: Addresses,
+}
 
 impl SocketTable {
-    /// A table of up to `max_entries` bindings, filled by polls that are `interval_ns` apart.
-    pub fn new(max_entries: usize, interval_ns: u64) -> Self {
+    /// An empty table of at most `max_entries` sockets, which remembers them for `retention` after
+    /// they are gone. That should exceed the time from a flow's last packet until it is asked
+    /// for, so the idle timeout and a sweep.
+    pub fn new(max_entries: usize, retention: Duration) -> Self {
         Self {
             max_entries,
+            retention_ns: u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX),
             entries: HashMap::new(),
-            order: VecDeque::new(),
-            addresses: HashSet::new(),
-            slack_ns: interval_ns.saturating_mul(2).max(1_000_000_000),
-            evicted: 0,
+            len: 0,
+            closed: VecDeque::new(),
+            next_serial: 0,
+            addresses: Addresses::default(),
+            polled_ns: 0,
+            evictions: 0,
+            refused: 0,
+            ambiguous: 0,
         }
     }
 
-    /// Notes what a poll at `now_ns` (ns since the epoch) has found.
-    pub fn update(&mut self, sockets: Vec<Socket>, addresses: HashSet<IpAddr>, now_ns: u64) {
+    /// Who owned the ends of a flow whose first and last packet were at `first_ns` and `last_ns`.
+    ///
+    /// Per end: the socket connected to the other end; else the one bound to its address and
+    /// port; else, if the address is this host's, the one bound to that port of all addresses.
+    /// None when different processes qualify alike, unless they have the same name (workers
+    /// on one port): then the one that started first. Costs a few hash look-ups.
+    ///
+    /// Approximate in that an IPv6 wildcard socket is taken for a dual-stack one, since
+    /// `/proc/net/tcp6` does not tell.
+    pub fn owners(&mut self, conversation: &Conversation, first_ns: u64, last_ns: u64) -> Owners {
+        let Conversation { protocol, src, dst } = *conversation;
+        let flow = Span::new(first_ns, last_ns);
+        Owners {
+            src: self.owner(protocol, src, dst, flow),
+            dst: self.owner(protocol, dst, src, flow),
+        }
+    }
+
+    /// Sockets in the table, open and closed.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Has the table no sockets?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Closed sockets forgotten before their time to make room.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Open sockets not taken in because all in the table were open, too.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Ends without an owner because several qualified.
+    pub fn ambiguous(&self) -> u64 {
+        self.ambiguous
+    }
+
+    /// Takes in what a poll has found; costs by the number of changes, not of sockets.
+    pub(super) fn apply(&mut self, changes: Changes) {
+        let Changes { now, closed, opened, addresses } = changes;
+        for socket in closed {
+            self.close(socket, now);
+        }
+        for opened in opened {
+            self.open(opened);
+        }
+        while let Some(&(gone, ..)) = self.closed.front()
+            && gone.saturating_add(self.retention_ns) < now
+        {
+            self.forget_oldest();
+        }
         self.addresses = addresses;
-        for Socket { protocol, local, remote, process } in sockets {
-            let binding = Binding { protocol, local, remote };
-            let tenures = self.entries.entry(binding).or_insert_with(|| {
-                self.order.push_back(binding);
-                VecDeque::new()
-            });
-            match tenures.back_mut() {
-                Some(t) if t.process.pid == process.pid && t.process.start == process.start => {
-                    t.process.name = process.name;
-                    t.last_ns = now_ns;
-                }
-                _ => tenures.push_back(Tenure { process, first_ns: now_ns, last_ns: now_ns }),
-            }
-            if tenures.len() > MAX_TENURES {
-                tenures.pop_front();
-            }
-        }
-        self.forget(now_ns);
+        self.polled_ns = now;
     }
 
-    /// Forgets what is old, and the oldest if there is too much.
-    fn forget(&mut self, now_ns: u64) {
-        for _ in 0..self.order.len() {
-            let Some(binding) = self.order.front().copied() else { return };
-            let last_ns =
-                self.entries.get(&binding).and_then(|t| t.back()).map_or(0, |t| t.last_ns);
-            let is_old = last_ns + RETENTION_NS < now_ns;
-            if !is_old && self.entries.len() <= self.max_entries {
-                // Still in use: look at the next one some other time.
-                self.order.rotate_left(1);
+    fn open(&mut self, opened: Opened) {
+        if self.len >= self.max_entries {
+            if !self.forget_oldest() {
+                self.refused += 1;
                 return;
             }
-            self.order.pop_front();
-            self.entries.remove(&binding);
-            self.evicted += u64::from(!is_old);
+            self.evictions += 1;
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.len += 1;
+        // Nearly every key has one entry, and Vec's first growth would be to four.
+        let entries = self.entries.entry(opened.socket.key);
+        let entries = entries.or_insert_with(|| Vec::with_capacity(1));
+        entries.push(Entry {
+            serial,
+            inode: opened.socket.inode,
+            process: opened.process,
+            not_before: opened.not_before,
+            first_seen: opened.first_seen,
+            closed: None,
+        });
+    }
+
+    fn close(&mut self, socket: Socket, now: u64) {
+        let entries = self.entries.get_mut(&socket.key);
+        let entry = entries
+            .into_iter()
+            .flatten()
+            .find(|entry| entry.inode == socket.inode && entry.closed.is_none());
+        let Some(entry) = entry else {
+            return; // It was refused.
+        };
+        entry.closed = Some((self.polled_ns.max(entry.first_seen), now));
+        self.closed.push_back((now, socket.key, entry.serial));
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some((_, key, serial)) = self.closed.pop_front() else {
+            return false;
+        };
+        if let Some(entries) = self.entries.get_mut(&key) {
+            entries.retain(|entry| entry.serial != serial);
+            if entries.is_empty() {
+                self.entries.remove(&key);
+            }
+        }
+        self.len -= 1;
+        true
+    }
+
+    fn owner(&mut self, protocol: u8, local: End, remote: End, flow: Span) -> Option<Owner> {
+        // 0.0.0.0 is whoever has no address yet: as well a DHCP client elsewhere as ours.
+        if !matches!(protocol, TCP | UDP) || local.0.is_unspecified() {
+            return None;
+        }
+        let (ip, port) = local;
+        let key = |ip: IpAddr, remote| Key { protocol, local: (ip, port), remote };
+        let any4 = key(Ipv4Addr::UNSPECIFIED.into(), None);
+        let any6 = key(Ipv6Addr::UNSPECIFIED.into(), None);
+        let bound = [key(ip, Some(remote)), key(ip, None)];
+        let wildcard: &[Key] = match ip {
+            _ if !self.reaches_us(ip, remote.0) => &[],
+            IpAddr::V4(_) => &[any4, any6],
+            IpAddr::V6(_) => &[any6],
+        };
+        let verdict = bound.iter().chain(wildcard).find_map(|key| self.pick(key, flow))?;
+        match verdict {
+            Verdict::Owner(process) => {
+                Some(Owner { pid: process.pid, name: process.name.clone(), method: Method::Procfs })
+            }
+            Verdict::Unknown => None,
+            Verdict::Ambiguous => {
+                self.ambiguous += 1;
+                None
+            }
         }
     }
 
-    /// The owners of a flow that had packets from `first_ns` to `last_ns`; ns since the epoch.
-    pub fn owners(&self, flow: &Conversation, first_ns: u64, last_ns: u64) -> Owners {
-        let end = |local, remote| self.owner(flow.protocol, local, remote, first_ns, last_ns);
-        Owners { src: end(flow.src, flow.dst), dst: end(flow.dst, flow.src) }
+    /// Would a socket bound to all addresses get packets to `ip`? To a group's address only what
+    /// others send: our own packets to it have their owner at the other end.
+    fn reaches_us(&self, ip: IpAddr, other: IpAddr) -> bool {
+        self.addresses.is_own(ip) || self.addresses.is_group(ip) && !self.addresses.is_own(other)
     }
 
-    /// The owner of the end `local`: of the connected socket, else of one bound to its address,
-    /// else of one bound to any address, if the address is this host's.
-    fn owner(
-        &self,
-        protocol: u8,
-        local: Endpoint,
-        remote: Endpoint,
-        first_ns: u64,
-        last_ns: u64,
-    ) -> Option<Owner> {
-        let any: IpAddr = match local.0 {
-            IpAddr::V4(_) => [0; 4].into(),
-            IpAddr::V6(_) => [0; 16].into(),
+    /// Decides among the sockets of one key; `None` if none existed at the time.
+    fn pick(&self, key: &Key, flow: Span) -> Option<Verdict> {
+        let candidates = self.entries.get(key)?;
+        let candidates = || candidates.iter().filter(|e| e.possible(key).meets(flow));
+        let rank = |e: &Entry| (e.known().overlap(flow), e.possible(key).overlap(flow));
+        let best = candidates().max_by_key(|e| (rank(e), e.serial))?;
+        let Some(process) = &best.process else {
+            return Some(Verdict::Unknown);
         };
-        let wild = |ip: IpAddr| Binding { protocol, local: (ip, local.1), remote: None };
-        let is_own = self.addresses.contains(&local.0);
-        let candidates = [
-            Some(Binding { protocol, local, remote: Some(remote) }),
-            Some(wild(local.0)),
-            is_own.then(|| wild(any)),
-            is_own.then(|| wild([0; 16].into())), // dual-stack
-        ];
-        let tenure = candidates
-            .into_iter()
-            .flatten()
-            .filter_map(|binding| self.entries.get(&binding))
-            .find_map(|tenures| {
-                tenures.iter().rev().find(|t| {
-                    t.first_ns <= last_ns.saturating_add(self.slack_ns)
-                        && first_ns <= t.last_ns.saturating_add(self.slack_ns)
-                })
-            })?;
-        let Process { pid, name, .. } = &tenure.process;
-        Some(Owner { pid: *pid, name: name.clone(), method: Method::Procfs })
+        let mut oldest = process;
+        for rival in candidates() {
+            let together = rival.known().meets(best.known());
+            if !together && rank(rival) != rank(best) {
+                continue;
+            }
+            match &rival.process {
+                Some(p) if p.is(process) => {}
+                Some(p) if together && p.name == process.name => {
+                    if (p.start_ticks, p.pid) < (oldest.start_ticks, oldest.pid) {
+                        oldest = p;
+                    }
+                }
+                _ => return Some(Verdict::Ambiguous),
+            }
+        }
+        Some(Verdict::Owner(Arc::clone(oldest)))
+    }
+}
+
+enum Verdict {
+    Owner(Arc<Process>),
+    /// A socket of a process that we could not find.
+    Unknown,
+    Ambiguous,
+}
+
+impl Entry {
+    /// When it was there for certain.
+    fn known(&self) -> Span {
+        Span::new(self.first_seen, self.closed.map_or(u64::MAX, |(last, _)| last))
     }
 
-    /// Bindings remembered.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// When it may have been there, or packets of it on the way.
+    fn possible(&self, key: &Key) -> Span {
+        let connection = key.protocol == TCP && key.remote.is_some();
+        let linger = if connection { LINGER_NS } else { 0 };
+        Span::new(
+            self.not_before.saturating_sub(SLACK_NS),
+            self.closed
+                .map_or(u64::MAX, |(_, gone)| gone.saturating_add(SLACK_NS).saturating_add(linger)),
+        )
+    }
+}
+
+/// From an instant to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+impl Span {
+    /// If the clock was set back in between, no more than the first instant.
+    fn new(from: u64, to: u64) -> Self {
+        Self { from, to: to.max(from) }
     }
 
-    /// Whether none is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Nanoseconds in common; at least 1 if they meet.
+    fn overlap(self, other: Self) -> u64 {
+        let from = self.from.max(other.from);
+        let to = self.to.min(other.to);
+        to.checked_sub(from).map_or(0, |ns| ns.saturating_add(1))
     }
 
-    /// Bindings forgotten before their time because there were too many.
-    pub fn evicted(&self) -> u64 {
-        self.evicted
+    fn meets(self, other: Self) -> bool {
+        self.overlap(other) > 0
     }
 }
 
@@ -157,73 +318,200 @@ impl SocketTable {
 mod tests {
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    const S: u64 = 1_000_000_000;
+    const US: &str = "10.0.0.1:53";
+    const THEM: &str = "10.0.0.2:4000";
 
-    fn socket(local: ([u8; 4], u16), remote: Option<([u8; 4], u16)>, pid: u32) -> Socket {
-        Socket {
-            protocol: 6,
-            local: (local.0.into(), local.1),
-            remote: remote.map(|(ip, port)| (ip.into(), port)),
-            process: Process { pid, start: u64::from(pid), name: format!("p{pid}") },
+    fn end(text: &str) -> End {
+        let end: std::net::SocketAddr = text.parse().expect("an address");
+        (end.ip(), end.port())
+    }
+
+    fn process(pid: u32, name: &str) -> Arc<Process> {
+        Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into() })
+    }
+
+    /// A table that is told of sockets by name, `10.0.0.1` being this host's only address.
+    struct Story {
+        table: SocketTable,
+        now: u64,
+        protocol: u8,
+    }
+
+    impl Story {
+        fn new(protocol: u8) -> Self {
+            let mut story =
+                Self { table: SocketTable::new(100, Duration::from_mins(5)), now: 0, protocol };
+            story.poll(1, &[], &[]);
+            story
+        }
+
+        fn socket(&self, inode: u64, local: &str, remote: Option<&str>) -> Socket {
+            Socket {
+                key: Key { protocol: self.protocol, local: end(local), remote: remote.map(end) },
+                inode,
+            }
+        }
+
+        /// A poll at a second that finds some sockets closed and some opened.
+        fn poll(
+            &mut self,
+            second: u64,
+            closed: &[Socket],
+            opened: &[(Socket, Option<Arc<Process>>)],
+        ) {
+            let before = self.now;
+            self.now = second * S;
+            self.table.apply(Changes {
+                now: self.now,
+                closed: closed.to_vec(),
+                opened: opened
+                    .iter()
+                    .map(|(socket, process)| Opened {
+                        socket: *socket,
+                        process: process.clone(),
+                        not_before: before,
+                        first_seen: self.now,
+                    })
+                    .collect(),
+                addresses: Addresses::of(&[[10, 0, 0, 1].into()]),
+            });
+        }
+
+        fn pids(
+            &mut self,
+            src: &str,
+            dst: &str,
+            first: u64,
+            last: u64,
+        ) -> (Option<u32>, Option<u32>) {
+            let conversation =
+                Conversation { protocol: self.protocol, src: end(src), dst: end(dst) };
+            let owners = self.table.owners(&conversation, first, last);
+            (owners.src.map(|o| o.pid), owners.dst.map(|o| o.pid))
         }
     }
 
-    fn flow(src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Conversation {
-        Conversation { protocol: 6, src: (src.0.into(), src.1), dst: (dst.0.into(), dst.1) }
-    }
+    #[test]
+    fn a_connection_before_a_listener_and_only_at_its_own_end() {
+        let mut story = Story::new(TCP);
+        let listener = story.socket(1, "0.0.0.0:53", None);
+        let connection = story.socket(2, US, Some(THEM));
+        story.poll(2, &[], &[(listener, Some(process(7, "listener")))]);
+        story.poll(3, &[], &[(connection, Some(process(8, "worker")))]);
 
-    const US: [u8; 4] = [10, 0, 0, 1];
-    const THEM: [u8; 4] = [10, 0, 0, 2];
-
-    fn table(sockets: Vec<Socket>) -> SocketTable {
-        let mut table = SocketTable::new(100, SECOND / 10);
-        table.update(sockets, [US.into()].into(), 100 * SECOND);
-        table
-    }
-
-    fn pid(owner: Option<Owner>) -> Option<u32> {
-        owner.map(|owner| owner.pid)
+        assert_eq!(story.pids(THEM, US, 3 * S, 4 * S), (None, Some(8)));
+        assert_eq!(story.pids("10.0.0.2:4001", US, 3 * S, 4 * S), (None, Some(7)));
+        // The other way round it is somebody else's port 53.
+        assert_eq!(story.pids("10.0.0.1:4000", "10.0.0.2:53", 3 * S, 4 * S), (None, None));
     }
 
     #[test]
-    fn a_connected_socket_wins_over_a_listener() {
-        let t = table(vec![socket(([0; 4], 80), None, 1), socket((US, 80), Some((THEM, 5)), 2)]);
-        let owners = t.owners(&flow((THEM, 5), (US, 80)), 100 * SECOND, 101 * SECOND);
-        assert_eq!((pid(owners.src), pid(owners.dst)), (None, Some(2)));
-        let owners = t.owners(&flow((THEM, 6), (US, 80)), 100 * SECOND, 101 * SECOND);
-        assert_eq!(pid(owners.dst), Some(1));
+    fn bound_sockets_before_wildcards_and_ipv4_before_ipv6() {
+        let mut story = Story::new(UDP);
+        let any6 = story.socket(1, "[::]:53", None);
+        let any4 = story.socket(2, "0.0.0.0:53", None);
+        let bound = story.socket(3, US, None);
+        story.poll(2, &[], &[(any6, Some(process(6, "six")))]);
+        assert_eq!(story.pids(US, THEM, 2 * S, 3 * S), (Some(6), None));
+        story.poll(4, &[], &[(any4, Some(process(4, "four")))]);
+        assert_eq!(story.pids(US, THEM, 4 * S, 5 * S), (Some(4), None));
+        story.poll(6, &[], &[(bound, Some(process(3, "bound")))]);
+        assert_eq!(story.pids(US, THEM, 6 * S, 7 * S), (Some(3), None));
+        assert_eq!(story.pids("127.0.0.1:53", THEM, 6 * S, 7 * S), (Some(4), None));
     }
 
     #[test]
-    fn a_wildcard_does_not_own_a_remote_port() {
-        let t = table(vec![socket(([0; 4], 53), None, 1)]);
-        let owners = t.owners(&flow((US, 999), (THEM, 53)), 100 * SECOND, 100 * SECOND);
-        assert_eq!(owners, Owners::default());
+    fn a_socket_of_nobody_we_know_hides_the_wildcard_behind_it() {
+        let mut story = Story::new(UDP);
+        let wildcard = story.socket(1, "0.0.0.0:53", None);
+        let bound = story.socket(2, US, None);
+        story.poll(2, &[], &[(wildcard, Some(process(4, "four"))), (bound, None)]);
+        assert_eq!(story.pids(US, THEM, 2 * S, 3 * S), (None, None));
     }
 
     #[test]
-    fn a_socket_is_remembered_but_not_backwards() {
-        let mut t = table(vec![socket((US, 7), Some((THEM, 80)), 1)]);
-        t.update(vec![], [US.into()].into(), 110 * SECOND);
-        let f = flow((US, 7), (THEM, 80));
-        assert_eq!(pid(t.owners(&f, 99 * SECOND, 100 * SECOND).src), Some(1));
-        assert_eq!(pid(t.owners(&f, 105 * SECOND, 106 * SECOND).src), None);
+    fn groups_are_ours_when_others_send() {
+        let mut story = Story::new(UDP);
+        let mdns = story.socket(1, "0.0.0.0:5353", None);
+        story.poll(2, &[], &[(mdns, Some(process(9, "avahi")))]);
+        let group = "224.0.0.251:5353";
+        assert_eq!(story.pids("10.0.0.2:5353", group, 2 * S, 2 * S), (None, Some(9)));
+        assert_eq!(story.pids("10.0.0.1:5353", group, 2 * S, 2 * S), (Some(9), None));
+        assert_eq!(story.pids("0.0.0.0:5353", group, 2 * S, 2 * S), (None, Some(9)));
     }
 
     #[test]
-    fn a_port_used_again_belongs_to_who_had_it_then() {
-        let mut t = table(vec![socket((US, 7), Some((THEM, 80)), 1)]);
-        t.update(vec![socket((US, 7), Some((THEM, 80)), 2)], [US.into()].into(), 200 * SECOND);
-        let f = flow((US, 7), (THEM, 80));
-        assert_eq!(pid(t.owners(&f, 100 * SECOND, 100 * SECOND).src), Some(1));
-        assert_eq!(pid(t.owners(&f, 200 * SECOND, 201 * SECOND).src), Some(2));
+    fn a_port_used_again_is_told_apart_by_time() {
+        let mut story = Story::new(UDP);
+        let old = story.socket(1, US, None);
+        let new = story.socket(2, US, None);
+        story.poll(10, &[], &[(old, Some(process(1000, "old")))]);
+        story.poll(20, &[], &[]);
+        story.poll(30, &[old], &[(new, Some(process(2000, "new")))]);
+
+        assert_eq!(story.pids(US, THEM, 12 * S, 13 * S).0, Some(1000));
+        assert_eq!(story.pids(US, THEM, 31 * S, 40 * S).0, Some(2000));
+        // Begins while the old one is known and ends before the new one is.
+        assert_eq!(story.pids(US, THEM, 19 * S, 25 * S).0, Some(1000));
+        // Between two polls it could be either's.
+        assert_eq!(story.table.ambiguous(), 0);
+        assert_eq!(story.pids(US, THEM, 24 * S, 25 * S).0, None);
+        assert_eq!(story.table.ambiguous(), 1);
+        // Before either's time.
+        assert_eq!(story.pids(US, THEM, 0, S / 2).0, None);
     }
 
     #[test]
-    fn the_bound_holds_and_is_counted() {
-        let mut t = SocketTable::new(3, SECOND);
-        let sockets = (1..=10).map(|i| socket((US, i), None, 1)).collect();
-        t.update(sockets, HashSet::new(), 100 * SECOND);
-        assert_eq!((t.len(), t.evicted()), (3, 7));
+    fn workers_on_one_port_are_one_program_but_two_programs_are_none() {
+        let mut story = Story::new(UDP);
+        let sockets: Vec<_> = (1..=3).map(|inode| story.socket(inode, US, None)).collect();
+        story.poll(
+            2,
+            &[],
+            &[
+                (sockets[0], Some(process(21, "unbound"))),
+                (sockets[1], Some(process(20, "unbound"))),
+            ],
+        );
+        assert_eq!(story.pids(US, THEM, 2 * S, 3 * S).0, Some(20));
+        story.poll(3, &[], &[(sockets[2], Some(process(5, "other")))]);
+        assert_eq!(story.pids(US, THEM, 2 * S, 4 * S).0, None);
+    }
+
+    #[test]
+    fn closed_sockets_are_kept_for_their_time_and_tcp_lingers() {
+        let mut story = Story::new(TCP);
+        let connection = story.socket(1, US, Some(THEM));
+        story.poll(10, &[], &[(connection, Some(process(7, "curl")))]);
+        story.poll(11, &[connection], &[]);
+        assert_eq!(story.pids(US, THEM, 10 * S, 11 * S).0, Some(7));
+        assert_eq!(story.pids(US, THEM, 70 * S, 70 * S).0, Some(7));
+        assert_eq!(story.pids(US, THEM, 72 * S, 72 * S).0, None);
+        story.poll(311, &[], &[]);
+        assert_eq!(story.pids(US, THEM, 10 * S, 11 * S).0, Some(7));
+        story.poll(312, &[], &[]);
+        assert_eq!(story.pids(US, THEM, 10 * S, 11 * S).0, None);
+        assert!(story.table.is_empty() && story.table.entries.is_empty());
+        assert_eq!(story.table.evictions(), 0);
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_closed_and_refuses_beyond_the_open() {
+        let mut story = Story::new(TCP);
+        story.table.max_entries = 2;
+        let sockets: Vec<_> =
+            (1..=4).map(|i| story.socket(i, US, Some(&format!("10.0.0.2:{i}")))).collect();
+        let owner = Some(process(7, "curl"));
+        story.poll(2, &[], &[(sockets[0], owner.clone()), (sockets[1], owner.clone())]);
+        story.poll(3, &[sockets[0]], &[(sockets[2], owner.clone())]);
+        story.poll(4, &[], &[(sockets[3], owner)]);
+        // What was refused is closed without harm.
+        story.poll(5, &[sockets[3]], &[]);
+        let table = &story.table;
+        assert_eq!((table.len(), table.evictions(), table.refused()), (2, 1, 1));
+        assert_eq!(story.pids(US, "10.0.0.2:1", 2 * S, 2 * S).0, None);
+        assert_eq!(story.pids(US, "10.0.0.2:2", 2 * S, 2 * S).0, Some(7));
+        assert_eq!(story.pids(US, "10.0.0.2:3", 3 * S, 3 * S).0, Some(7));
     }
 }
