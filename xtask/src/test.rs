@@ -39,6 +39,7 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     ]))?;
     verify::verify(false)?;
 
+    say_and_run(&mut cargo(&["build", "--workspace", "--quiet"]))?;
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if is_root() {
         tests.env("FLOWMETER_REQUIRE_ROOT", "1");
