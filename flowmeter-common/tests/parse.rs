@@ -13,6 +13,10 @@ mod packets;
 
 use packets::{Around, Builder, Over, strategies, tcp, udp};
 
+/// What puts something around a packet.
+type Tunnel = fn(Over) -> Around;
+type Wrap = fn(Builder) -> Builder;
+
 fn whole(frame: &[u8]) -> Packet {
     let wire = frame.len() as u32;
     parse(&HostBytes::new(frame), 0, next::ETHERNET, wire, true).expect("a whole packet")
@@ -90,10 +94,17 @@ proptest! {
 #[test]
 fn a_tunnelled_packet_is_the_packet_itself() {
     let bare = [
-        tcp().syn().from("10.0.0.1:1234").to("10.0.0.2:80").payload(100),
-        udp().from("[2001:db8::1]:5000").to("[2001:db8::2]:53").payload(30),
+        tcp()
+            .syn()
+            .from("10.0.0.1:1234")
+            .to("10.0.0.2:80")
+            .payload(100),
+        udp()
+            .from("[2001:db8::1]:5000")
+            .to("[2001:db8::2]:53")
+            .payload(30),
     ];
-    let tunnels: [(u8, u32, fn(Over) -> Around); 15] = [
+    let tunnels: [(u8, u32, Tunnel); 15] = [
         (0, 0, Around::Ip),
         (tunnel::GTP_U, 0, |over| Around::GtpU(over, 0)),
         (tunnel::GTP_U, 0, |over| Around::GtpU(over, 4)),
@@ -101,7 +112,9 @@ fn a_tunnelled_packet_is_the_packet_itself() {
         (tunnel::CAPWAP, 0, Around::CapwapWifi),
         (tunnel::TZSP, 0, |over| Around::Tzsp(over, 0)),
         (tunnel::TZSP, 0, |over| Around::Tzsp(over, 7)),
-        (tunnel::VXLAN, 0x00ab_cdef, |over| Around::Vxlan(over, 0x00ab_cdef)),
+        (tunnel::VXLAN, 0x00ab_cdef, |over| {
+            Around::Vxlan(over, 0x00ab_cdef)
+        }),
         (tunnel::GENEVE, 7, |over| Around::Geneve(over, 7, 20)),
         (tunnel::GRE, 0, |over| Around::Gre(over, 0)),
         (tunnel::GRE, 0, |over| Around::Gre(over, 0xb0)),
@@ -124,7 +137,12 @@ fn a_tunnelled_packet_is_the_packet_itself() {
                 let expected = Packet {
                     tunnel: id,
                     vni,
-                    sizes: [frame.len() as u32, alone.sizes[1], alone.sizes[2], alone.sizes[3]],
+                    sizes: [
+                        frame.len() as u32,
+                        alone.sizes[1],
+                        alone.sizes[2],
+                        alone.sizes[3],
+                    ],
                     network_offset: alone.network_offset + moved,
                     payload_offset: alone.payload_offset + moved,
                     // Those of the Ethernet header nearest to the packet.
@@ -177,13 +195,15 @@ fn a_described_packet_is_found_as_described() {
 #[test]
 fn tags_and_labels_lead_to_the_packet() {
     let bare = udp().from("10.0.0.1:1").to("10.0.0.2:2").payload(8);
-    let around: [(&str, fn(Builder) -> Builder); 6] = [
+    let around: [(&str, Wrap); 6] = [
         ("MPLS", |p| p.mpls(8)),
         ("pseudowire", |p| p.within(Around::Pseudowire(1))),
         ("PPPoE", |p| p.within(Around::Pppoe)),
         ("SNAP", |p| p.within(Around::Snap)),
         ("priority tag", |p| p.vlan(0xe000)),
-        ("PPPoE in MPLS-free tags", |p| p.within(Around::Pppoe).vlan(0).service_vlan(0)),
+        ("PPPoE in priority tags", |p| {
+            p.within(Around::Pppoe).vlan(0).service_vlan(0)
+        }),
     ];
     let alone = whole(&bare.build());
     for (name, wrap) in around {

@@ -65,11 +65,12 @@ pub extern "C" fn flowmeter_reap_one() -> u32 {
         unsafe {
             bpf_spin_lock(&raw mut (*flow).lock);
             if (*flow).state == LIVE && (*flow).record.key.same(&scratch.key) {
-                reason = match lifetime::ended(&(*flow).record, scratch.now, &Globals) {
-                    Some(why) => why as u32,
-                    None if scratch.force != 0 => EndReason::Forced as u32,
-                    None => 0,
-                };
+                // A flow past its active timeout ends with its next packet, or becomes idle.
+                if lifetime::is_idle((*flow).record.last_ns(), scratch.now, &Globals) {
+                    reason = EndReason::Idle as u32;
+                } else if scratch.force != 0 {
+                    reason = EndReason::Forced as u32;
+                }
                 if reason != 0 {
                     (*flow).state = GONE;
                 }

@@ -3,12 +3,14 @@
 //! A plan is what remains of the command line once everything in it has been checked: types that
 //! cannot be wrong, with units. It is taken apart by `main`; no stage sees it whole.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flowmeter_common::knobs::Knobs;
 
 use crate::capture::kernel::{self, Direction, Ingress};
+use crate::collector::pcap::Reading;
 use crate::fields::Schema;
 use crate::sink;
 
@@ -61,4 +63,21 @@ impl LivePlan {
             promiscuous: self.promiscuous,
         }
     }
+}
+
+/// `flowmeter read`.
+#[derive(Clone)]
+pub struct ReadPlan {
+    /// The captures, in order; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// What to meter by.
+    pub knobs: Knobs,
+    /// Whose rules hold.
+    pub reading: Reading,
+    /// The run ends after so many flows.
+    pub max_nflows: Option<u64>,
+    /// Where the flows go.
+    pub output: sink::Options,
+    /// The columns.
+    pub schema: Arc<Schema>,
 }

@@ -14,6 +14,7 @@ pub mod sink;
 
 pub mod annotate;
 pub mod engine;
+pub mod read;
 pub mod health;
 
 pub mod cli;

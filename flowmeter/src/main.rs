@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
-use flowmeter::{doctor, engine, fields};
+use flowmeter::{doctor, engine, fields, read};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Live(plan) => live(*plan),
+        Command::Read(plan) => Ok(read::read(&plan)?),
         Command::Fields(Listing::Table) => print(&fields::list::table()),
         Command::Fields(Listing::Json) => print(&format!("{:#}\n", fields::list::json())),
         Command::Doctor(listing) => doctor(listing),

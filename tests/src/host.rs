@@ -76,11 +76,11 @@ impl Host {
         let mut begun = Record::default();
         begun.begin(&key, uid, p, from_high);
         let record = self.flows.entry(key).or_insert(begun);
-        if record.packets() > 0 {
-            if let Some(why) = lifetime::ended(record, now_ns, &self.knobs) {
-                self.ended.push((why, *record));
-                *record = begun;
-            }
+        if record.packets() > 0
+            && let Some(why) = lifetime::ended(record, now_ns, &self.knobs)
+        {
+            self.ended.push((why, *record));
+            *record = begun;
         }
         let mut effect = Effect::default();
         record.add(p, from_high, now_ns, &self.knobs, &mut effect);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use flowmeter_common::counter::{COUNTERS, Counters};
 use flowmeter_common::event::{
@@ -32,6 +32,8 @@ pub struct Setup {
     pub max_flows: u32,
     /// SPLT chunks that the map has room for.
     pub max_chunks: u32,
+    /// Whether the SPLT chunks are in the map that takes memory as it is needed.
+    pub sparse: bool,
     /// Bytes of the record ring: a power of two, whole pages.
     pub record_ring: u32,
     /// Wall clock minus the kernel's monotonic clock; ns.
@@ -44,6 +46,7 @@ impl Default for Setup {
             knobs: Knobs::default(),
             max_flows: 4096,
             max_chunks: 4096,
+            sparse: false,
             record_ring: 1 << 22,
             wall_offset: 1_700_000_000_000_000_000,
         }
@@ -105,6 +108,8 @@ impl Kernel {
             decode_tunnels,
         } = setup.knobs;
         let (statistics, decode_tunnels) = (u32::from(statistics), u32::from(decode_tunnels));
+        let sparse = u32::from(setup.sparse);
+        let chunks = if setup.sparse { "SPLT_SPARSE" } else { "SPLT" };
         let mut ebpf = EbpfLoader::new()
             .override_global("WALL_OFFSET", &setup.wall_offset, true)
             .override_global("IDLE_NS", &idle_ns, true)
@@ -115,9 +120,10 @@ impl Kernel {
             .override_global("N_DISSECTIONS", &n_dissections, true)
             .override_global("STATISTICS", &statistics, true)
             .override_global("DECODE_TUNNELS", &decode_tunnels, true)
+            .override_global("SPARSE", &sparse, true)
             .override_global("SNAPSHOT", &64_u32, true)
             .map_max_entries("FLOWS", setup.max_flows)
-            .map_max_entries("SPLT", setup.max_chunks)
+            .map_max_entries(chunks, setup.max_chunks)
             .map_max_entries("RECORDS", setup.record_ring)
             .map_max_entries("PACKETS", 1 << 22)
             .load_file(&path)
@@ -140,7 +146,7 @@ impl Kernel {
         };
         Ok(Self {
             flows: map("FLOWS")?.try_into()?,
-            splt: Mutex::new(map("SPLT")?.try_into()?),
+            splt: Mutex::new(map(chunks)?.try_into()?),
             fragments: Mutex::new(map("FRAGMENTS")?.try_into()?),
             parsed: Mutex::new(map("PARSED")?.try_into()?),
             counters: map("COUNTERS")?.try_into()?,
@@ -159,10 +165,33 @@ impl Kernel {
         Ok(result.return_value)
     }
 
+    /// Runs an XDP program on `bytes`, of which only the first `linear` can be accessed directly;
+    /// the rest is in fragments of memory, as drivers have it that split off headers. `None` if
+    /// this kernel cannot (before 6.18).
+    pub fn xdp_split(&self, name: &str, bytes: &[u8], linear: u32) -> Result<Option<u32>> {
+        let program: &Xdp = self.program(name)?.try_into()?;
+        // A `struct xdp_md`: data, data_end, and four fields that stay 0.
+        let context = [0, linear, 0, 0, 0, 0];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(bytes),
+            ctx_in: Some(context.as_bytes()),
+            ..TestRunOptions::default()
+        });
+        match result {
+            Ok(result) => Ok(Some(result.return_value)),
+            Err(ProgramError::SyscallError(why))
+                if why.io_error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                Ok(None)
+            }
+            Err(why) => Err(why).with_context(|| format!("failed to run `{name}`")),
+        }
+    }
+
     /// Runs a tc program on `bytes`, as part of a socket buffer with segmentation `offload`.
     pub fn tc(&self, name: &str, bytes: &[u8], offload: Option<SkbOffload>) -> Result<u32> {
         let program: &SchedClassifier = self.program(name)?.try_into()?;
-        let context = offload.map(|offload| offload.context());
+        let context = offload.map(SkbOffload::context);
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(bytes),
@@ -178,9 +207,9 @@ impl Kernel {
     }
 
     /// The verdict that `run`, one of the parse-only programs, leaves.
-    pub fn verdict(
+    pub fn verdict<T>(
         &self,
-        run: impl FnOnce(&Self) -> Result<u32>,
+        run: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<Result<Packet, Reject>> {
         let mut parsed = self.parsed.lock().expect("no test panics with this lock");
         parsed.set(0, [0xff; size_of::<Parsed>()], 0)?;

@@ -136,7 +136,7 @@ mod tests {
             let address = listener.local_addr().expect("it is bound");
             let client = TcpStream::connect(address).expect("it listens");
             let (server, _) = listener.accept().expect("the client has connected");
-            let poller = Poller::start(Duration::from_secs(60)).expect("a thread starts");
+            let poller = Poller::start(Duration::from_mins(1)).expect("a thread starts");
             let (src, dst) = (end(client.local_addr()), end(client.peer_addr()));
             drop((client, server));
             assert_eq!(pids(&poller, 6, src, dst), [us, us]);
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_udp_server_is_found_by_its_port() {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
-        let poller = Poller::start(Duration::from_secs(60)).expect("a thread starts");
+        let poller = Poller::start(Duration::from_mins(1)).expect("a thread starts");
         let port = end(socket.local_addr()).1;
         let pids = pids(&poller, 17, ([192, 0, 2, 1].into(), 9), ([127, 0, 0, 1].into(), port));
         assert_eq!(pids, [None, Some(std::process::id())]);

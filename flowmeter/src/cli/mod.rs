@@ -6,6 +6,7 @@
 mod live;
 mod meter;
 mod output;
+mod read;
 mod values;
 
 use std::ffi::OsString;
@@ -14,12 +15,14 @@ use std::io::{self, Write as _};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::LivePlan;
+use crate::config::{LivePlan, ReadPlan};
 
 /// What to do.
 pub enum Command {
     /// Meter interfaces.
     Live(Box<LivePlan>),
+    /// Meter captures.
+    Read(Box<ReadPlan>),
     /// Print the columns.
     Fields(Listing),
     /// Say what works on this machine.
@@ -53,6 +56,7 @@ where
     let cli = Cli::try_parse_from(args).map_err(|e| Exit::from_clap(&e))?;
     Ok(match cli.action {
         Action::Live(args) => Command::Live(Box::new(args.plan()?)),
+        Action::Read(args) => Command::Read(Box::new(args.plan()?)),
         Action::Fields(args) => Command::Fields(args.format),
         Action::Doctor(args) => Command::Doctor(args.format),
     })
@@ -121,6 +125,8 @@ struct Cli {
 enum Action {
     /// Meter the packets of interfaces until interrupted.
     Live(Box<live::LiveArgs>),
+    /// Meter the packets of capture files.
+    Read(read::ReadArgs),
     /// Print the columns of a flow record: name, type, unit and meaning.
     Fields(ListingArgs),
     /// Say what works on this machine, and what to do about the rest.

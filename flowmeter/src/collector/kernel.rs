@@ -104,7 +104,7 @@ impl Collector {
         self.sweep()?;
         let now_ns = self.kernel.now_ns();
         let ended = &mut self.ended;
-        self.overflow.expire(now_ns, |flow| ended.push(flow));
+        self.overflow.scan(now_ns, usize::MAX, |flow| ended.push(flow));
         self.hand_out(see);
         Ok(events)
     }
@@ -193,7 +193,7 @@ impl Collector {
         for _ in 0..self.pass.last.div_ceil(PASS_TICKS).max(2) {
             let (due, knobs) = (&mut self.due, &self.knobs);
             let slice = self.flows.slice(|key, record| {
-                if lifetime::ended(record, now_ns, knobs).is_some() {
+                if lifetime::is_idle(record.last_ns(), now_ns, knobs) {
                     due.push(*key);
                 }
             })?;

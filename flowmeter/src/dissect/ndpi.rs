@@ -342,6 +342,18 @@ mod tests {
         assert_eq!(got.application_confidence, 0);
     }
 
+    /// nDPI 4.2 crashed on mixed packets: it keeps TCP's and UDP's state in one union.
+    #[test]
+    fn a_flow_keeps_its_transport() {
+        let mut module = module(20);
+        let mut flow = flow(&module);
+        let opaque = Packet::tcp_to(1234, &[0xee; 64]);
+        assert_eq!(module.inspect(&mut flow, &opaque, 1, 1), Inspection::Wanting);
+        assert_eq!(module.inspect(&mut flow, &dns_query(), 2, 2), Inspection::Refused);
+        assert_eq!(module.inspect(&mut flow, &Packet::udp6(b"payload"), 3, 3), Inspection::Refused);
+        assert_eq!(module.inspect(&mut flow, &opaque, 4, 4), Inspection::Wanting);
+    }
+
     /// Not proof of anything, but a header check that vanished would show here.
     #[test]
     fn mutated_packets_do_not_crash() {

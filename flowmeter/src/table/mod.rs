@@ -4,6 +4,8 @@
 //! order of their last packets, so that idle ones are found at the head: a packet costs the same
 //! however many flows there are.
 
+pub mod fragments;
+
 use std::hash::BuildHasher;
 
 use flowmeter_common::key::FlowKey;
@@ -126,27 +128,24 @@ impl<T: Default> Table<T> {
         let (entries, order) = (&self.entries, self.order);
         let found =
             self.index.find(hash, |&i| order.identity(&entries[i as usize].record.key) == identity);
-        let at = match found.copied() {
-            Some(at) => {
-                let entry = &mut self.entries[at as usize];
-                let ended = lifetime::ended(&entry.record, now_ns, &self.knobs);
-                if let Some(reason) = ended {
-                    end(entry.close(reason));
-                    self.begun += 1;
-                    let uid = HOST_UID | self.begun;
-                    entry.record.begin(&key, uid, p, from_high);
-                }
-                if ended.is_some() || self.order == Order::LastPacket {
-                    self.unlink(at);
-                    self.link_newest(at);
-                }
-                at
+        let at = if let Some(at) = found.copied() {
+            let entry = &mut self.entries[at as usize];
+            let ended = lifetime::ended(&entry.record, now_ns, &self.knobs);
+            if let Some(reason) = ended {
+                end(entry.close(reason));
+                self.begun += 1;
+                let uid = HOST_UID | self.begun;
+                entry.record.begin(&key, uid, p, from_high);
             }
-            None => {
-                let at = self.insert(hash, &key, p, from_high);
+            if ended.is_some() || self.order == Order::LastPacket {
+                self.unlink(at);
                 self.link_newest(at);
-                at
             }
+            at
+        } else {
+            let at = self.insert(hash, &key, p, from_high);
+            self.link_newest(at);
+            at
         };
         let entry = &mut self.entries[at as usize];
         let mut effect = Effect::default();
@@ -158,7 +157,8 @@ impl<T: Default> Table<T> {
     }
 
     /// Hands out up to `most` flows from the head of the order, as long as the first one is idle at
-    /// `now_ns`, which is `NFStream`'s way of looking for them.
+    /// `now_ns`. In [`Order::LastPacket`] these are all that are idle; `NFStream`'s order lets a
+    /// long-lived flow at the head hide those behind it.
     pub fn scan(&mut self, now_ns: u64, most: usize, mut end: impl FnMut(Ended<T>)) {
         for _ in 0..most {
             if self.oldest == NONE {
@@ -169,17 +169,6 @@ impl<T: Default> Table<T> {
                 return;
             }
             end(self.remove(self.oldest, EndReason::Idle));
-        }
-    }
-
-    /// Hands out the flows that are idle at `now_ns`.
-    pub fn expire(&mut self, now_ns: u64, mut end: impl FnMut(Ended<T>)) {
-        while self.oldest != NONE {
-            let at = self.oldest;
-            match lifetime::ended(&self.entries[at as usize].record, now_ns, &self.knobs) {
-                Some(reason) => end(self.remove(at, reason)),
-                None => return,
-            }
         }
     }
 

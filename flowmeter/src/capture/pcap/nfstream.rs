@@ -87,7 +87,6 @@ fn link_header(
             found.src_mac = b.mac(start + 6);
             let at = start + 14;
             match b.u16(start + 12) {
-                0 => (at, 0),
                 1..=1500 => {
                     if b.u8(at) == 0xaa || b.u8(at + 1) == 0xaa {
                         // The type is taken byte-swapped, so it is never IP, VLAN, …
@@ -98,7 +97,7 @@ fn link_header(
                         (at, 0)
                     }
                 }
-                1501..=1535 => (at, 0),
+                0..=1535 => (at, 0),
                 kind => (at, kind),
             }
         }
@@ -327,7 +326,7 @@ fn tunnel(b: &Bytes<'_>, cap: usize, udp: usize, found: &mut Found) -> Option<In
             }
             return Some(Inside::Ethernet(at));
         }
-    } else if ports.contains(&5247) && payload + 1 < cap && b.u8(payload) & 15 == 0 {
+    } else if ports.contains(&5247) && payload + 1 < cap && b.u8(payload).is_multiple_of(16) {
         let at = payload + usize::from(b.u8(payload + 1) & 0xf8) / 2;
         if at + 32 < cap {
             found.src_mac = b.mac(at + 10);

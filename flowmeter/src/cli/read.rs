@@ -1,0 +1,50 @@
+//! Which options has `flowmeter read`?
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Exit;
+use super::meter::MeterArgs;
+use super::output::OutputArgs;
+use super::values::choice;
+use crate::collector::pcap::Reading;
+use crate::config::ReadPlan;
+use crate::fields;
+
+/// `flowmeter read`.
+#[derive(Args)]
+pub struct ReadArgs {
+    /// Captures to meter, one after another as one stream: pcap or pcapng, also compressed with
+    /// gzip or zstd; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    meter: MeterArgs,
+
+    /// Whose rules hold where ours differ: nfstream reproduces NFStream 6.6.0, its columns and its
+    /// order of rows (see docs/compat.md).
+    #[arg(long, value_name = "TOOL",
+        value_parser = choice(&[("nfstream", Reading::Nfstream)]))]
+    compat: Option<Reading>,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ReadArgs {
+    /// The plan.
+    pub fn plan(&self) -> Result<ReadPlan, Exit> {
+        let reading = self.compat.unwrap_or(Reading::Right);
+        let fields = fields::Options { extras: reading == Reading::Right, ..self.meter.fields() };
+        Ok(ReadPlan {
+            files: self.files.clone(),
+            knobs: self.meter.knobs(),
+            reading,
+            max_nflows: self.meter.max_nflows(),
+            output: self.output.sink()?,
+            schema: self.output.schema(fields)?,
+        })
+    }
+}
