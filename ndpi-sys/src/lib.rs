@@ -5,6 +5,10 @@
 //!
 //! The rules common to all of them: a module is used by one thread at a time, a flow only with the
 //! module that saw its first packet, and no two modules are made or freed at the same time.
+//!
+//! nDPI asks the C library for local time, which reads `/etc/localtime` at the first use. A process
+//! about to lose its file system sets `TZ=UTC0` and calls `tzset` before that; the shim does not,
+//! as the environment is the process's own.
 
 use std::ffi::{c_char, c_int};
 use std::marker::{PhantomData, PhantomPinned};

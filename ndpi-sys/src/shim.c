@@ -201,8 +201,12 @@ static int is(const struct fm_flow *flow, unsigned protocol) {
   return MASTER(flow->protocol) == protocol || APP(flow->protocol) == protocol;
 }
 
-/* The protocols whose dissectors write the `tls_quic` member. */
+/* The protocols that own the `tls_quic` member: those for which nDPI frees what it points to. */
 static int is_tls_like(const struct fm_flow *flow) {
+  /* FTPS came with 4.6. */
+#if NDPI_AT_LEAST(4, 6)
+  if (is(flow, NDPI_PROTOCOL_FTPS)) return 1;
+#endif
   return is(flow, NDPI_PROTOCOL_TLS) || is(flow, NDPI_PROTOCOL_DTLS) ||
          is(flow, NDPI_PROTOCOL_QUIC) || is(flow, NDPI_PROTOCOL_MAIL_SMTPS) ||
          is(flow, NDPI_PROTOCOL_MAIL_IMAPS) || is(flow, NDPI_PROTOCOL_MAIL_POPS);

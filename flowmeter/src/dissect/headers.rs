@@ -85,6 +85,9 @@ fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
 }
 
 /// Steps over an IPv6 extension header, or stops at what is none; `None` if it is not sound.
+///
+/// Steps over exactly what nDPI steps over: what it reads as a transport header has to be what we
+/// checked as one.
 fn extension<'p>(
     kind: u8,
     rest: &'p [u8],
@@ -92,7 +95,8 @@ fn extension<'p>(
 ) -> Option<ControlFlow<(), (u8, &'p [u8])>> {
     let length = match kind {
         // Hop-by-hop, routing, destination options: RFC 8200, sections 4.3, 4.4 and 4.6.
-        0 | 43 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
+        // Mobility: RFC 6275, section 6.1.1. It carries nothing, but nDPI reads on behind it.
+        0 | 43 | 60 | 135 => (usize::from(*rest.get(1)?) + 1) * 8,
         // Fragment: section 4.5.
         44 => {
             let header = rest.first_chunk::<8>()?;
@@ -103,8 +107,7 @@ fn extension<'p>(
             *more_fragments = field & 1 != 0;
             8
         }
-        // Authentication header: RFC 4302, section 2.2.
-        51 => (usize::from(*rest.get(1)?) + 2) * 4,
+        // What follows an authentication header (51) nDPI does not look at.
         _ => return Some(ControlFlow::Break(())),
     };
     let following = *rest.first()?;
@@ -182,23 +185,41 @@ mod tests {
         assert_eq!(sound(&short), None, "TCP options beyond the packet");
     }
 
-    #[test]
-    fn extension_headers_are_followed() {
-        // Hop-by-hop options, eight bytes, then UDP.
+    /// An IPv6 packet with eight bytes of such an extension header before its UDP header.
+    fn extended(kind: u8) -> Vec<u8> {
         let udp = Packet::udp6(b"payload");
         let mut packet = udp[..40].to_vec();
         packet[5] += 8;
-        packet[6] = 0;
-        packet.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+        packet[6] = kind;
+        packet.extend([17, 0, 0, 0, 0, 0, 0, 0]);
         packet.extend(&udp[40..]);
-        assert_eq!(sound(&packet), Some(&packet[..]));
-        packet[41] = 200;
-        assert_eq!(sound(&packet), None, "options beyond the packet");
+        packet
+    }
 
-        let mut endless = udp[..40].to_vec();
+    #[test]
+    fn extension_headers_are_followed() {
+        for kind in [0, 43, 44, 60, 135] {
+            let packet = extended(kind);
+            assert_eq!(sound(&packet), Some(&packet[..]), "{kind}");
+            // The length field of UDP, behind the extension.
+            assert_eq!(lie(&packet, 52, 0xff), None, "{kind}: UDP length beyond the packet");
+        }
+        assert_eq!(lie(&extended(0), 41, 200), None, "options beyond the packet");
+        assert_eq!(lie(&extended(44), 43, 8), None, "a later fragment");
+
+        let mut endless = Packet::udp6(b"")[..40].to_vec();
         endless[5] = 160;
         endless[6] = 0;
         endless.extend([0; 160]);
         assert_eq!(sound(&endless), None, "nothing but options");
+    }
+
+    /// nDPI takes the authentication header for the transport, so that the flow is none of UDP.
+    #[test]
+    fn an_authentication_header_is_not_followed() {
+        let with_ah = extended(51);
+        let layers = |packet| super::sound(packet).map(|sound| sound.layers);
+        assert!(layers(&with_ah).is_some());
+        assert_ne!(layers(&with_ah), layers(&Packet::udp6(b"payload")));
     }
 }

@@ -218,7 +218,23 @@ fn text(chars: &[c_char]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{FlowState, Inspection, Layer7, Module};
-    use crate::dissect::samples::{Packet, dns_query, http_get, tls_client_hello};
+    use crate::dissect::samples::{
+        Packet, dns_query, dns_response, http_ack, http_get, http_response, ssh_handshake,
+        tls_client_hello,
+    };
+
+    /// Neither may change threads. Compiles only as long as they are not `Send`: one that were
+    /// would have both implementations, and `_` could be either.
+    #[test]
+    fn modules_and_flows_stay_in_their_thread() {
+        trait Sends<Which> {
+            fn decide() {}
+        }
+        impl<T> Sends<()> for T {}
+        impl<T: Send> Sends<u8> for T {}
+        <Module as Sends<_>>::decide();
+        <FlowState as Sends<_>>::decide();
+    }
 
     fn module(n_dissections: u32) -> Module {
         Module::new(n_dissections).expect("nDPI is installed")
@@ -255,25 +271,44 @@ mod tests {
 
     #[test]
     fn a_query_is_dns_with_its_name() {
-        let got = verdict(&[dns_query()]);
-        assert_eq!(
-            got,
-            Layer7 {
-                application_name: "DNS".into(),
-                application_category_name: "Network".into(),
-                application_confidence: 6,
-                requested_server_name: "www.example.org".into(),
-                ..Layer7::default()
-            }
-        );
+        for packets in [vec![dns_query()], vec![dns_query(), dns_response()]] {
+            assert_eq!(
+                verdict(&packets),
+                Layer7 {
+                    application_name: "DNS".into(),
+                    application_category_name: "Network".into(),
+                    application_confidence: 6,
+                    requested_server_name: "www.example.org".into(),
+                    ..Layer7::default()
+                }
+            );
+        }
     }
 
     #[test]
-    fn a_request_is_http_with_its_agent() {
-        let got = verdict(&[http_get()]);
+    fn a_request_is_http_with_its_agent_and_the_type_of_the_answer() {
+        let got = verdict(&[http_get(), http_ack(), http_response()]);
         assert_eq!(got.application_name, "HTTP");
+        assert_eq!(got.application_category_name, "Web");
         assert_eq!(got.requested_server_name, "www.example.org");
         assert_eq!(got.user_agent, "tester/1.0");
+        assert_eq!(got.content_type, "text/html");
+    }
+
+    #[test]
+    fn a_handshake_is_ssh_with_both_fingerprints() {
+        let got = verdict(&ssh_handshake());
+        assert_eq!(
+            got,
+            Layer7 {
+                application_name: "SSH".into(),
+                application_category_name: "RemoteAccess".into(),
+                application_confidence: 6,
+                client_fingerprint: "E97D07603350D1111EC2B64BF25413C9".into(),
+                server_fingerprint: "3B170ADC1F55E8746AA1BC8D32E38F6B".into(),
+                ..Layer7::default()
+            }
+        );
     }
 
     #[test]

@@ -32,6 +32,20 @@ impl Packet {
         packet
     }
 
+    /// The same IPv4 packet from the other end.
+    pub(super) fn reply(mut packet: Vec<u8>) -> Vec<u8> {
+        packet[12..20].rotate_left(4);
+        packet[20..24].rotate_left(2);
+        packet
+    }
+
+    /// The same TCP segment, this many bytes into its direction's stream: nDPI skips what looks
+    /// like a retransmission.
+    pub(super) fn at(mut packet: Vec<u8>, offset: usize) -> Vec<u8> {
+        packet[24..28].copy_from_slice(&(offset as u32 + 1).to_be_bytes());
+        packet
+    }
+
     fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
         let mut datagram = 40_000u16.to_be_bytes().to_vec();
         datagram.extend(port.to_be_bytes());
@@ -83,10 +97,64 @@ pub(super) fn dns_query() -> Vec<u8> {
     Packet::udp_to(53, &query)
 }
 
+/// Answers [`dns_query`] with 192.0.2.1.
+pub(super) fn dns_response() -> Vec<u8> {
+    let mut response = vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    response.extend(b"\x03www\x07example\x03org\0");
+    response.extend([0, 1, 0, 1]);
+    response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    Packet::reply(Packet::udp_to(53, &response))
+}
+
 /// Gets a page of `www.example.org` with the agent `tester/1.0`.
 pub(super) fn http_get() -> Vec<u8> {
     Packet::tcp(
         b"GET /page HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: tester/1.0\r\n\
           Accept: */*\r\n\r\n",
     )
+}
+
+/// Acknowledges [`http_get`]. Without it nDPI 4.2 misses the `Content-Type` of the answer.
+pub(super) fn http_ack() -> Vec<u8> {
+    Packet::reply(Packet::tcp(b""))
+}
+
+/// Answers [`http_get`] with a page of `text/html`.
+pub(super) fn http_response() -> Vec<u8> {
+    Packet::reply(Packet::tcp(
+        b"HTTP/1.1 200 OK\r\nServer: tester\r\nContent-Type: text/html\r\n\
+          Content-Length: 2\r\n\r\nok",
+    ))
+}
+
+/// Both banners and both `KEXINIT`s of SSH. The client's HASSH is the MD5 of
+/// `curve25519-sha256;aes128-ctr;hmac-sha2-256;none`, the server's of the same with `aes256-ctr`.
+pub(super) fn ssh_handshake() -> Vec<Vec<u8>> {
+    let client = Packet::tcp_to(22, b"SSH-2.0-tester_1.0\r\n");
+    let server = Packet::reply(Packet::tcp_to(22, b"SSH-2.0-tested_1.0\r\n"));
+    let behind = client.len() - 40;
+    vec![
+        client,
+        server,
+        Packet::at(Packet::tcp_to(22, &ssh_kexinit("aes128-ctr")), behind),
+        Packet::at(Packet::reply(Packet::tcp_to(22, &ssh_kexinit("aes256-ctr"))), behind),
+    ]
+}
+
+/// RFC 4253, sections 6 and 7.1, with one name in each list.
+fn ssh_kexinit(cipher: &str) -> Vec<u8> {
+    let mut message = vec![20];
+    message.extend([0xa5; 16]); // cookie
+    let both_ways = [cipher, cipher, "hmac-sha2-256", "hmac-sha2-256", "none", "none", "", ""];
+    for list in ["curve25519-sha256", "ssh-ed25519"].iter().chain(&both_ways) {
+        message.extend((list.len() as u32).to_be_bytes());
+        message.extend(list.as_bytes());
+    }
+    message.extend([0; 5]); // no guess follows; reserved
+    let padding = 4;
+    let mut packet = (message.len() as u32 + 1 + padding).to_be_bytes().to_vec();
+    packet.push(padding as u8);
+    packet.extend(message);
+    packet.extend([0; 4]);
+    packet
 }
