@@ -160,8 +160,6 @@ globals! {
     FIRST_LINK: u32 = next::ETHERNET;
     /// 1 if there is more than one interface.
     MANY: u32 = 0;
-    /// 1 to log what happens, for debugging.
-    LOG: u32 = 0;
 }
 
 /// The settings. Each is a constant to the verifier, which removes what is off.

@@ -9,6 +9,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_map_update_elem, bpf_ringbuf_output,
     bpf_spin_lock, bpf_spin_unlock,
 };
+use aya_log_ebpf::debug;
 use flowmeter_common::counter::{Counter, Counters};
 use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, RecordEvent,
@@ -50,9 +51,29 @@ pub fn meter<F: Frame>(frame: &F) -> Option<()> {
     }
     if let Err(why) = verdict {
         ignore(scratch, why);
+        debug!(
+            frame.context(),
+            "hook {}: {} bytes ignored, reason {}",
+            F::HOOK,
+            length,
+            why as u32
+        );
         return None;
     }
-    if flowmeter_update() == FORWARD {
+    let wanted = flowmeter_update();
+    if scratch.effect.number == 1 {
+        let p = &scratch.walk.packet;
+        debug!(
+            frame.context(),
+            "hook {}: flow {} begun, protocol {}, ports {} to {}",
+            F::HOOK,
+            scratch.uid,
+            p.protocol,
+            p.src_port,
+            p.dst_port
+        );
+    }
+    if wanted == FORWARD {
         forward(frame, scratch, length);
     }
     Some(())

@@ -12,6 +12,10 @@ use flowmeter_common::segment::Offload;
 pub trait Frame {
     /// 0 at ingress, 1 at egress.
     const HOOK: u32;
+    /// The program's context, for logging.
+    type Context: EbpfContext;
+    /// The program's context.
+    fn context(&self) -> &Self::Context;
     /// The interface.
     fn ifindex(&self) -> u32;
     /// Bytes of the packet, all fragments of memory included.
@@ -43,6 +47,12 @@ impl<'a> XdpFrame<'a> {
 
 impl Frame for XdpFrame<'_> {
     const HOOK: u32 = 0;
+    type Context = XdpContext;
+
+    #[inline(always)]
+    fn context(&self) -> &XdpContext {
+        self.0
+    }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
@@ -91,6 +101,12 @@ impl<'a, const HOOK: u32> TcFrame<'a, HOOK> {
 
 impl<const N: u32> Frame for TcFrame<'_, N> {
     const HOOK: u32 = N;
+    type Context = TcContext;
+
+    #[inline(always)]
+    fn context(&self) -> &TcContext {
+        self.0
+    }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {

@@ -13,6 +13,8 @@ use crate::root;
 /// Crates and the paths below `flowmeter/src` that may name them.
 const DOORS: &[(&str, &[&str])] = &[
     ("aya", &["capture/kernel/"]),
+    ("aya_log", &["capture/kernel/"]),
+    ("pcap_parser", &["capture/pcap/"]),
     ("ndpi_sys", &["dissect/ndpi"]),
     ("clap", &["cli/"]),
     ("tokio", &["main.rs"]),

@@ -101,6 +101,7 @@ impl Collector {
     /// may rest a while if few.
     pub fn tick(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
         let events = self.drain(see)?;
+        self.kernel.print_log();
         self.sweep()?;
         let now_ns = self.kernel.now_ns();
         let ended = &mut self.ended;

@@ -6,6 +6,7 @@
 mod attach;
 mod counters;
 mod interface;
+mod log;
 mod maps;
 pub mod probe;
 mod sys;
@@ -64,6 +65,8 @@ pub struct Options {
     pub snapshot_length: u16,
     /// Whether the interfaces take packets for others too.
     pub promiscuous: bool,
+    /// Whether the programs log what they do.
+    pub log: bool,
 }
 
 /// Why the kernel half could not be set up.
@@ -133,6 +136,7 @@ pub struct Kernel {
     /// The interfaces metered, by number.
     pub interfaces: Vec<Interface>,
     attached: attach::Attached,
+    logger: Option<log::Logger>,
     /// Wall clock minus monotonic clock, as the programs have it; ns.
     pub wall_offset: i64,
 }
@@ -152,9 +156,10 @@ impl Kernel {
         let interfaces = interface::resolve(&options.interfaces)?;
         let wall_offset = sys::wall_offset();
         let mut ebpf = load(options, &interfaces, wall_offset)?;
+        let logger = options.log.then(|| log::Logger::start(&mut ebpf)).flatten();
         maps::name_interfaces(&mut ebpf, &interfaces)?;
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
-        let mut kernel = Self { ebpf, interfaces, attached, wall_offset };
+        let mut kernel = Self { ebpf, interfaces, attached, logger, wall_offset };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
                 interface.hold_promiscuous();
@@ -193,6 +198,13 @@ impl Kernel {
         counters::read(&self.ebpf, self.interfaces.len())
     }
 
+    /// Prints what the programs have logged, if they do.
+    pub fn print_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.print();
+        }
+    }
+
     /// Takes every program off its hook. Packets in flight are still counted; that takes no more
     /// than a few milliseconds.
     pub fn detach(&mut self) {
@@ -226,7 +238,9 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     let tunnels = u32::from(knobs.decode_tunnels);
     let snapshot = u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32);
     let wall_offset = wall_offset.cast_unsigned();
+    let log_level = if options.log { u8::MAX } else { 0 };
     EbpfLoader::new()
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("WALL_OFFSET", &wall_offset, true)
         .override_global("IDLE_NS", &knobs.idle_ns, true)
         .override_global("ACTIVE_NS", &knobs.active_ns, true)
