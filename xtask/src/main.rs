@@ -4,6 +4,7 @@ mod command;
 mod ebpf;
 mod run;
 mod setup;
+mod source;
 mod test;
 mod tidy;
 mod toolchain;
