@@ -131,7 +131,7 @@ impl Need {
     fn install(&self, apt: &mut Apt) -> Result<()> {
         match self {
             Self::Packages(names) => apt.install(names),
-            Self::Component(rustup, _) if find("rustup").is_some() => {
+            Self::Component(rustup, _) if has_rustup() => {
                 say_and_run(Command::new("rustup").args(["component", "add", rustup]))
             }
             Self::Component(_, debian) => apt.install(&[debian]),
@@ -141,6 +141,11 @@ impl Need {
             }
         }
     }
+}
+
+/// Whether rustup has charge of the cargo that is on the path, as far as one can tell.
+fn has_rustup() -> bool {
+    output(Command::new("rustup").arg("--version")).is_some()
 }
 
 impl fmt::Display for Need {

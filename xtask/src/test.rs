@@ -37,11 +37,10 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
             failed.push(name);
         }
     };
-    let format = ["fmt", "--all", "--check"];
-    check("format", say_and_run(&mut cargo(&format)));
+    check("format", say_and_run(&mut cargo(&["fmt", "--all", "--check"])));
     check(
         "format of the kernel half",
-        say_and_run(cargo(&format).current_dir(root().join("flowmeter-ebpf"))),
+        say_and_run(cargo(&["fmt", "--check"]).current_dir(root().join("flowmeter-ebpf"))),
     );
     check("tidy", tidy::tidy());
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
