@@ -194,9 +194,10 @@ fn character(text: &str) -> Option<usize> {
 
 /// The code without items for tests alone.
 fn without_tests(mut code: String) -> String {
-    const TEST: &str = "#[cfg(test)]";
-    while let Some(begin) = code.find(TEST) {
-        let end = begin + TEST.len() + item(&code[begin + TEST.len()..]);
+    /// How the attributes begin that only tests fulfil.
+    const TEST: [&str; 2] = ["#[cfg(test)]", "#[cfg(all(test,"];
+    while let Some(begin) = TEST.iter().filter_map(|test| code.find(test)).min() {
+        let end = begin + 1 + item(&code[begin + 1..]);
         let blanked = blank(&code[begin..end]);
         code.replace_range(begin..end, &blanked);
     }
@@ -267,6 +268,8 @@ mod tests {
     #[test]
     fn test_items_are_not_code() {
         assert_eq!(words("#[cfg(test)]\nmod tests { a { b } c }\nd"), ["d"]);
+        assert_eq!(words("#[cfg(all(test, a = \"b\"))]\nmod tests { c }\nd"), ["d"]);
+        assert_eq!(words("#[cfg(not(test))] a"), ["cfg", "not", "test", "a"]);
         assert_eq!(words("#[cfg(test)] #[x(y)] const A: [u8; 2] = [0; 2]; b"), ["b"]);
     }
 
