@@ -1,5 +1,6 @@
 //! How are other programs run?
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -20,30 +21,41 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// What it prints, if it can be run and succeeds.
-pub fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+pub fn output(command: &mut Command) -> Option<String> {
+    let output = command.stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
 }
 
-/// Whether the program is on the path.
-pub fn exists(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+/// Where the program is: on the path, or where cargo installs to. A distribution's cargo does not
+/// put that on the path.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let cargo = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    std::env::split_paths(&path)
+        .chain(cargo.map(|home| home.join("bin")))
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
-    output("id", &["-u"]).is_some_and(|id| id.trim() == "0")
+    output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
 }
 
 /// A command that needs root: through sudo if this process is not root.
-pub fn privileged(program: &str) -> Command {
+pub fn privileged(program: &str) -> Result<Command> {
     if is_root() {
-        return Command::new(program);
+        return Ok(Command::new(program));
+    }
+    if find("sudo").is_none() {
+        bail!("`{program}` needs root, and there is no sudo; run this as root");
     }
     let mut command = Command::new("sudo");
     command.args(["-E", program]);
-    command
+    Ok(command)
 }
 
 fn text(command: &Command) -> String {

@@ -4,15 +4,19 @@ mod command;
 mod ebpf;
 mod run;
 mod setup;
+mod source;
 mod test;
 mod tidy;
 mod toolchain;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::run::Profile;
+use crate::setup::Purpose;
 
 #[derive(Parser)]
 #[command(about = "What the project does to itself")]
@@ -28,11 +32,17 @@ enum Task {
         /// Also what the tests need.
         #[arg(long)]
         tests: bool,
+        /// Only say what is missing, and fail if something is.
+        #[arg(long)]
+        check: bool,
     },
     /// Build the kernel programs into target/bpf/flowmeter.o.
     Ebpf,
     /// Set up, build and run flowmeter: `cargo xtask run -- live eth0`.
     Run {
+        /// Build quickly rather than for speed.
+        #[arg(long)]
+        debug: bool,
         /// What flowmeter is to do.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -55,9 +65,17 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
-        Task::Setup { tests } => setup::setup(tests).map(drop),
-        Task::Ebpf => setup::setup(false).and_then(|toolchain| ebpf::build(&toolchain)).map(drop),
-        Task::Run { args } => run::run(&args),
+        Task::Setup { tests, check } => {
+            let purpose = if tests { Purpose::Test } else { Purpose::Run };
+            if check { setup::check(purpose) } else { setup::setup(purpose).map(drop) }
+        }
+        Task::Ebpf => {
+            setup::setup(Purpose::Run).and_then(|toolchain| ebpf::build(&toolchain)).map(drop)
+        }
+        Task::Run { debug, args } => {
+            let profile = if debug { Profile::Debug } else { Profile::Release };
+            run::run(profile, &args)
+        }
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
         Task::Tidy => tidy::tidy(),
@@ -73,5 +91,6 @@ fn main() -> ExitCode {
 
 /// The top of the project.
 fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask is a folder of the project").into()
 }

@@ -1,7 +1,7 @@
 //! Which rules of ARCHITECTURE.md can a program check?
 //!
-//! Each outside crate enters by one door, no stage imports a later one, and `unsafe` stands in few
-//! files.
+//! Each outside crate enters by one door, no stage imports a later one, `unsafe` stands in few
+//! files, and what may panic says why it does not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::root;
+use crate::source::{Source, Word};
 
 /// Crates and the paths below `flowmeter/src` that may name them.
 const DOORS: &[(&str, &[&str])] = &[
@@ -40,6 +41,9 @@ const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 const UNSAFE: &[&str] =
     &["capture/kernel/sys.rs", "dissect/ndpi", "attribution/addresses.rs", "capture/pcap/map.rs"];
 
+/// A shorter reason than this for an `expect` is hardly one.
+const SHORTEST_REASON: usize = 15;
+
 /// Checks them all.
 pub fn tidy() -> Result<()> {
     let source = root().join("flowmeter/src");
@@ -62,41 +66,61 @@ pub fn tidy() -> Result<()> {
 
 /// The faults of a file, `name` being its path below `flowmeter/src`.
 fn check(name: &str, text: &str) -> Vec<String> {
+    if name == "tests.rs" || name.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let source = Source::read(text);
     let mut faults = Vec::new();
-    let stage =
-        STAGES.iter().position(|s| name == format!("{s}.rs") || name.starts_with(&format!("{s}/")));
-    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    for (number, line) in code.lines().enumerate() {
-        let line = line.split("//").next().unwrap_or(line);
-        let mut fault = |what: String| faults.push(format!("{name}:{}: {what}", number + 1));
+    let mut fault = |at: usize, what: String| faults.push((source.line(at), what));
+    for word in source.words() {
         for (outside, doors) in DOORS {
-            if names_crate(line, outside) && !doors.iter().any(|door| name.starts_with(door)) {
-                fault(format!("`{outside}` may be named only in {}", doors.join(", ")));
+            if names_crate(&word, outside) && !is_in(name, doors) {
+                let doors = doors.join(", ");
+                fault(word.at, format!("`{outside}` may be named only in {doors}"));
             }
         }
-        if let Some(stage) = stage {
-            let later = STAGES.iter().skip(stage + 1).chain(ABOVE);
-            for other in later.filter(|other| line.contains(&format!("crate::{other}"))) {
-                fault(format!("`{}` stands before `{other}`", STAGES.get(stage).unwrap_or(&"")));
+        if word.text == "unsafe" && !is_in(name, UNSAFE) {
+            fault(word.at, "`unsafe` is not at home here".into());
+        }
+        if word.before.ends_with('.') && word.after.starts_with('(') {
+            match word.text {
+                "unwrap" => fault(word.at, "`unwrap` outside tests".into()),
+                "expect" if source.text_after(word.at).is_some_and(is_too_short) => {
+                    fault(word.at, "`expect` without a reason why it holds".into());
+                }
+                _ => {}
             }
-        }
-        let has_unsafe = line.contains("unsafe ") && !line.contains("unsafe_code");
-        if has_unsafe && !UNSAFE.iter().any(|file| name.starts_with(file)) {
-            fault("`unsafe` is not at home here".into());
-        }
-        if line.contains(".unwrap()") {
-            fault("`unwrap` outside tests".into());
         }
     }
-    faults
+    if let Some(stage) = STAGES.iter().position(|stage| is_of(name, stage)) {
+        for (at, module) in source.imports() {
+            let mut later = STAGES.iter().skip(stage + 1).chain(ABOVE);
+            if later.any(|later| *later == module) {
+                fault(at, format!("`{}` stands before `{module}`", STAGES[stage]));
+            }
+        }
+    }
+    faults.sort();
+    faults.into_iter().map(|(line, what)| format!("{name}:{line}: {what}")).collect()
 }
 
-/// Whether the line names the crate as a path's head.
-fn names_crate(line: &str, name: &str) -> bool {
-    line.match_indices(&format!("{name}::")).any(|(at, _)| {
-        let before = line.get(..at).and_then(|s| s.chars().next_back());
-        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
-    })
+fn is_in(name: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| name.starts_with(place))
+}
+
+/// Whether the file belongs to the module.
+fn is_of(name: &str, module: &str) -> bool {
+    name.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+}
+
+fn is_too_short(reason: &str) -> bool {
+    reason.chars().count() < SHORTEST_REASON
+}
+
+/// Whether the word is the crate, as a path's head or imported as a whole.
+fn names_crate(word: &Word, name: &str) -> bool {
+    let heads_path = word.after.starts_with("::") && !word.continues_path();
+    word.text == name && (heads_path || word.before.ends_with("use"))
 }
 
 fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -121,7 +145,12 @@ mod tests {
     fn a_crate_has_one_door() {
         assert!(check("capture/kernel/mod.rs", "use aya::Ebpf;").is_empty());
         assert_eq!(check("engine.rs", "use aya::Ebpf;").len(), 1);
+        assert_eq!(check("engine.rs", "use ::aya::Ebpf;").len(), 1);
+        assert_eq!(check("engine.rs", "use aya as kernel;").len(), 1);
+        assert_eq!(check("engine.rs", "#[derive(clap::Args)]").len(), 1);
         assert!(check("engine.rs", "use crate::maya::Ebpf; // aya::Ebpf").is_empty());
+        assert!(check("engine.rs", "use crate::aya::Ebpf;").is_empty());
+        assert!(check("engine.rs", "let s = \"aya::Ebpf\";").is_empty());
     }
 
     #[test]
@@ -129,11 +158,38 @@ mod tests {
         assert!(check("sink/json.rs", "use crate::record::Flow;").is_empty());
         assert_eq!(check("record.rs", "use crate::sink::Sink;").len(), 1);
         assert_eq!(check("sink/json.rs", "use crate::config::Plan;").len(), 1);
+        assert_eq!(
+            check("record.rs", "use crate::{\n    table::{sink, Table},\n    sink::Sink,\n};"),
+            ["record.rs:3: `record` stands before `sink`"]
+        );
+        assert!(check("record.rs", "use crate::sinking::Ship;").is_empty());
     }
 
     #[test]
-    fn tests_may_unwrap() {
+    fn unsafe_has_few_homes() {
+        assert!(check("capture/kernel/sys.rs", "unsafe { bpf() }").is_empty());
+        assert_eq!(check("engine.rs", "let x = unsafe{ f() };").len(), 1);
+        assert!(check("engine.rs", "#![forbid(unsafe_code)]").is_empty());
+    }
+
+    #[test]
+    fn what_may_panic_says_why_it_does_not() {
         assert_eq!(check("time.rs", "x.unwrap()").len(), 1);
+        assert_eq!(check("time.rs", "x.expect(\"oops\")").len(), 1);
+        assert!(check("time.rs", "x.expect(\"it was opened above\")").is_empty());
+        assert!(check("time.rs", "#[expect(dead_code)]").is_empty());
+    }
+
+    #[test]
+    fn tests_may_unwrap_and_code_after_them_may_not() {
         assert!(check("time.rs", "#[cfg(test)]\nmod tests { x.unwrap() }").is_empty());
+        assert!(check("cli/tests.rs", "x.unwrap()").is_empty());
+        assert_eq!(
+            check(
+                "time.rs",
+                "#[cfg(test)]\nuse a::b;\n#[cfg(test)]\nmod tests;\nfn f() { x.unwrap() }"
+            ),
+            ["time.rs:5: `unwrap` outside tests"]
+        );
     }
 }

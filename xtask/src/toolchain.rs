@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::command::output;
+use crate::command::{find, output};
 
 /// A compiler for BPF.
 pub struct Toolchain {
@@ -27,34 +27,50 @@ enum Kind {
 /// The target that kernel programs are built for.
 pub const TARGET: &str = "bpfel-unknown-none";
 
+/// What links them. It must know the LLVM of the compiler.
+pub const LINKER: &str = "bpf-linker";
+
 /// What to do if there is none.
 pub const ADVICE: &str = "no Rust compiler for BPF was found; install one of:
   rustup toolchain install nightly --component rust-src
   apt-get install rustc-web libstd-rust-web-dev-bpf   (Debian)";
 
-/// The first toolchain that serves.
-pub fn find() -> Option<Toolchain> {
-    nightly().or_else(|| ["rustc-web", "/usr/bin/rustc", "rustc"].into_iter().find_map(prebuilt))
+/// The toolchains that serve, the preferred one first.
+pub fn find_all() -> Vec<Toolchain> {
+    let prebuilt = ["rustc-web", "/usr/bin/rustc", "rustc"].into_iter().find_map(prebuilt);
+    nightly().into_iter().chain(prebuilt).collect()
 }
 
 fn nightly() -> Option<Toolchain> {
-    let sysroot = output("rustc", &["+nightly", "--print", "sysroot"])?;
+    // Looking must not install one.
+    let ask = |args: &[&str]| {
+        let mut rustc = Command::new("rustc");
+        rustc.arg("+nightly").env("RUSTUP_AUTO_INSTALL", "0");
+        output(rustc.args(args))
+    };
+    let sysroot = ask(&["--print", "sysroot"])?;
     let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
     if !source.is_dir() {
         return None;
     }
-    let version = output("rustc", &["+nightly", "-vV"])?;
-    Some(Toolchain { name: "rustup's nightly".into(), llvm: llvm(&version)?, kind: Kind::Nightly })
+    Some(Toolchain {
+        name: "rustup's nightly".into(),
+        llvm: llvm(&ask(&["-vV"])?)?,
+        kind: Kind::Nightly,
+    })
 }
 
 fn prebuilt(rustc: &str) -> Option<Toolchain> {
-    let sysroot = output(rustc, &["--print", "sysroot"])?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).is_dir() {
+    let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))?;
+    let core = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET);
+    if !core.is_dir() {
         return None;
     }
-    let version = output(rustc, &["-vV"])?;
-    let kind = Kind::Prebuilt(rustc.into());
-    Some(Toolchain { name: format!("`{rustc}`"), llvm: llvm(&version)?, kind })
+    Some(Toolchain {
+        name: format!("`{rustc}`"),
+        llvm: llvm(&output(Command::new(rustc).arg("-vV"))?)?,
+        kind: Kind::Prebuilt(rustc.into()),
+    })
 }
 
 fn llvm(version: &str) -> Option<u32> {
@@ -63,23 +79,25 @@ fn llvm(version: &str) -> Option<u32> {
 }
 
 impl Toolchain {
-    /// `cargo build` for BPF with this toolchain.
-    pub fn cargo(&self) -> Command {
+    /// A subcommand of cargo for BPF with this toolchain.
+    pub fn cargo(&self, subcommand: &str) -> Command {
         let mut command = Command::new("cargo");
         // An outer cargo's toolchain would win over the one named here.
-        for name in ["RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
-        {
+        for name in ["RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
         }
         match &self.kind {
             Kind::Nightly => {
-                command.args(["+nightly", "build", "-Z", "build-std=core"]);
+                command.args(["+nightly", subcommand, "-Z", "build-std=core"]);
             }
             Kind::Prebuilt(rustc) => {
-                command.args(["build"]).env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+                command.arg(subcommand).env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
             }
         }
-        command.args(["--target", TARGET, "--release"]).env("RUSTFLAGS", self.flags());
+        command.args(["--target", TARGET]).env("RUSTFLAGS", self.flags()).env(
+            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
+            find(LINKER).unwrap_or_else(|| LINKER.into()),
+        );
         command
     }
 
@@ -88,8 +106,8 @@ impl Toolchain {
     fn flags(&self) -> String {
         let arch = std::env::consts::ARCH;
         let mut flags = format!(
-            "--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clinker=bpf-linker \
-             -Clink-arg=--btf -Clink-arg=--disable-expand-memcpy-in-order -Clink-arg=-O3 \
+            "--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf \
+             -Clink-arg=--disable-expand-memcpy-in-order -Clink-arg=-O3 \
              -Ctarget-cpu=v3"
         );
         // The kernel allows it wherever the CPU does; older LLVMs load byte by byte instead.
