@@ -15,7 +15,7 @@ use crate::annotate::Annotator;
 use crate::capture::kernel::{self, Kernel};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
-use crate::health::{Books, Report};
+use crate::health::{Books, HookWatch, Report};
 use crate::record::Flow;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
@@ -51,12 +51,14 @@ pub fn live(plan: &LivePlan, stop: &AtomicBool) -> Result<(), Error> {
     };
     let mut collector = Collector::new(kernel, plan.knobs)?;
     let mut reports = Reports::new(plan);
+    let mut hooks = HookWatch::default();
     log_start(collector.kernel());
 
     while !stop.load(Ordering::Relaxed) && !stages.is_done() {
         let events = collector.tick(&mut stages)?;
         stages.settle(Duration::from_secs(1))?;
         reports.make(&collector, &mut stages)?;
+        warn_of_silent(&mut hooks, collector.kernel())?;
         rest(events);
     }
     collector.finish(&mut stages)?;
@@ -210,6 +212,16 @@ fn rest(events: usize) {
         64..4096 => thread::sleep(Duration::from_micros(500)),
         _ => {}
     }
+}
+
+fn warn_of_silent(hooks: &mut HookWatch, kernel: &Kernel) -> Result<(), Error> {
+    for (name, hook, packets) in hooks.look(kernel)? {
+        eprintln!(
+            "flowmeter: warning: {hook} of `{name}` has seen none of {packets} packets; \
+             they are not metered (for received ones, try the other --ingress)"
+        );
+    }
+    Ok(())
 }
 
 fn log_start(kernel: &Kernel) {

@@ -61,9 +61,11 @@ fn compare(committed: &Table, found: &Table) -> Vec<String> {
 }
 
 fn load_all(object: &[u8]) -> Result<Table> {
+    let quiet = 0u8;
     let (on, splt, dissections) = (1u32, 20u32, 20u32);
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
+        .override_global("AYA_LOG_LEVEL", &quiet, false)
         .override_global("STATISTICS", &on, true)
         .override_global("MANY", &on, true)
         .override_global("SPLT_PACKETS", &splt, true)
