@@ -3,6 +3,8 @@
 pub mod captures;
 pub mod host;
 pub mod kernel;
+pub mod meter;
+pub mod netns;
 pub mod packets;
 pub mod root;
 

@@ -1,0 +1,151 @@
+//! A running `flowmeter live`, and what it has written.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::netns::Host;
+use crate::program;
+
+/// A running meter. Ended with the value, if not before.
+pub struct Meter {
+    child: Child,
+    messages: BufReader<ChildStderr>,
+    log: PathBuf,
+}
+
+/// What a meter leaves.
+pub struct Log {
+    /// The flows.
+    pub flows: Vec<Value>,
+    /// The last report.
+    pub report: Value,
+}
+
+/// What tests wait for comes within this time, or not at all.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Meter {
+    /// Starts a meter and waits until it meters.
+    pub fn start(host: &Host, args: &[&str]) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir()
+            .join(format!("flowmeter-live-{}-{number}.jsonl", std::process::id()));
+        let _ = fs::remove_file(&log);
+        let mut child = host
+            .command(&program("flowmeter")?.to_string_lossy())
+            .arg("live")
+            .args(args)
+            .arg("--output")
+            .arg(&log)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = child.stderr.take().context("standard error is piped")?;
+        let mut meter = Self { child, messages: BufReader::new(stderr), log };
+        let line = meter.message()?;
+        ensure!(line.contains("metering"), "the meter did not start: {line}");
+        Ok(meter)
+    }
+
+    /// Its process. `ip netns exec` becomes the program, so it is the meter itself.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the child has not been waited for, so the pid is its own.
+        unsafe { libc::kill(self.pid(), signal) };
+    }
+
+    /// The flows written by now.
+    pub fn flows(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
+    }
+
+    /// Waits until the flows written satisfy `enough`.
+    pub fn wait_for(&self, enough: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let flows = self.flows()?;
+            if enough(&flows) {
+                return Ok(flows);
+            }
+            if Instant::now() > deadline {
+                bail!("in vain: {} flows, {flows:#?}", flows.len());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it as a user does, and takes what it has written.
+    pub fn stop(mut self) -> Result<Log> {
+        self.signal(libc::SIGINT);
+        let mut report = Value::Null;
+        loop {
+            let line = self.message()?;
+            if line.is_empty() {
+                break;
+            }
+            if let Ok(value) = serde_json::from_str(&line) {
+                report = value;
+            }
+        }
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the meter failed: {status}");
+        let flows = self.flows()?.into_iter().filter(|flow| flow.get("type").is_none()).collect();
+        Ok(Log { flows, report })
+    }
+
+    fn message(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.messages.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+impl Log {
+    /// Fails unless every packet is accounted for.
+    pub fn check_balance(&self) -> Result<()> {
+        for (what, wanted) in [("balance_error", 0), ("packets_resident", 0)] {
+            ensure!(self.report[what] == wanted, "{what} in {:#}", self.report);
+        }
+        ensure!(
+            self.report["packets_processed"] == self.report["packets_exported"],
+            "{:#}",
+            self.report
+        );
+        let packets: u64 = self.flows.iter().map(|f| number(f, "bidirectional_packets")).sum();
+        ensure!(self.report["packets_exported"] == packets, "{packets} in the log");
+        Ok(())
+    }
+
+    /// The one flow of which `is` says so.
+    pub fn the(&self, is: impl Fn(&Value) -> bool) -> Result<&Value> {
+        let mut found = self.flows.iter().filter(|flow| is(flow));
+        let flow = found.next().with_context(|| format!("no such flow in {:#?}", self.flows))?;
+        ensure!(found.next().is_none(), "more than one such flow in {:#?}", self.flows);
+        Ok(flow)
+    }
+}
+
+/// A column that is a number.
+pub fn number(flow: &Value, column: &str) -> u64 {
+    flow[column].as_u64().unwrap_or(0)
+}
