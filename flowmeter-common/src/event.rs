@@ -56,8 +56,6 @@ pub struct OverflowEvent {
     pub time_ns: u64,
     /// The packet.
     pub packet: Packet,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// What userspace hands the reaper program, as the head of the "packet" it is run on; the keys to

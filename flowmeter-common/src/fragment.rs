@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::Packet;
+use crate::packet::{Address, Packet};
 
 /// What identifies a datagram's fragments (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(
@@ -11,9 +11,9 @@ use crate::packet::Packet;
 #[repr(C)]
 pub struct FragmentKey {
     /// Source address.
-    pub src: [u32; 4],
+    pub src: Address,
     /// Destination address.
-    pub dst: [u32; 4],
+    pub dst: Address,
     /// Identification.
     pub id: u32,
     /// Innermost VLAN id.

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::Packet;
+use crate::packet::{Address, Packet};
 
 /// The identity of a bidirectional flow (biflow, RFC 5103), the same for both directions: the two
 /// ends in a fixed order, `low` before `high`.
@@ -15,9 +15,9 @@ use crate::packet::Packet;
 #[repr(C)]
 pub struct FlowKey {
     /// Address of the low end, as in [`Packet::src`].
-    pub low: [u32; 4],
+    pub low: Address,
     /// Address of the high end.
-    pub high: [u32; 4],
+    pub high: Address,
     /// VXLAN or GENEVE network identifier.
     pub vni: u32,
     /// Port of the low end, host byte order.
@@ -46,51 +46,31 @@ impl FlowKey {
     #[inline(always)]
     pub fn set(&mut self, p: &Packet, interface: u8) -> bool {
         let from_high = is_above(p);
-        if from_high {
-            self.low = p.dst;
-            self.high = p.src;
-            self.low_port = p.dst_port;
-            self.high_port = p.src_port;
-        } else {
-            self.low = p.src;
-            self.high = p.dst;
-            self.low_port = p.src_port;
-            self.high_port = p.dst_port;
-        }
-        self.vni = p.vni;
-        self.vlan = p.vlan;
-        self.outer_vlan = p.outer_vlan;
-        self.protocol = p.protocol;
-        self.ip_version = p.ip_version;
-        self.tunnel = p.tunnel;
-        self.interface = interface;
+        let ([low0, low1], [high0, high1]) =
+            if from_high { (p.dst, p.src) } else { (p.src, p.dst) };
+        let (low_port, high_port) =
+            if from_high { (p.dst_port, p.src_port) } else { (p.src_port, p.dst_port) };
+        let ports = join(low_port, high_port);
+        let tags = join(p.vlan, p.outer_vlan);
+        let kinds = u32::from_ne_bytes([p.protocol, p.ip_version, p.tunnel, interface]);
+        // In words of eight bytes, as the map and `same` read it.
+        *self = zerocopy::transmute!([
+            low0,
+            low1,
+            high0,
+            high1,
+            join_words(p.vni, ports),
+            join_words(tags, kinds),
+        ]);
         from_high
     }
 
     /// Whether `other` is the same key. Without a `memcmp`, which BPF has only as a loop.
     #[inline(always)]
     pub fn same(&self, other: &Self) -> bool {
-        let [a0, a1, a2, a3] = self.low;
-        let [b0, b1, b2, b3] = other.low;
-        let [c0, c1, c2, c3] = self.high;
-        let [d0, d1, d2, d3] = other.high;
-        let addresses = (a0 ^ b0)
-            | (a1 ^ b1)
-            | (a2 ^ b2)
-            | (a3 ^ b3)
-            | (c0 ^ d0)
-            | (c1 ^ d1)
-            | (c2 ^ d2)
-            | (c3 ^ d3);
-        let words = (self.low_port ^ other.low_port)
-            | (self.high_port ^ other.high_port)
-            | (self.vlan ^ other.vlan)
-            | (self.outer_vlan ^ other.outer_vlan);
-        let bytes = (self.protocol ^ other.protocol)
-            | (self.ip_version ^ other.ip_version)
-            | (self.tunnel ^ other.tunnel)
-            | (self.interface ^ other.interface);
-        addresses | (self.vni ^ other.vni) | u32::from(words) | u32::from(bytes) == 0
+        let [a0, a1, a2, a3, a4, a5]: &[u64; 6] = zerocopy::transmute_ref!(self);
+        let [b0, b1, b2, b3, b4, b5]: &[u64; 6] = zerocopy::transmute_ref!(other);
+        (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) | (a4 ^ b4) | (a5 ^ b5) == 0
     }
 
     /// As [`Self::set`], by value.
@@ -106,19 +86,24 @@ impl FlowKey {
 /// serves, so words are compared as loaded.
 #[inline(always)]
 fn is_above(p: &Packet) -> bool {
-    let [s0, s1, s2, s3] = p.src;
-    let [d0, d1, d2, d3] = p.dst;
+    let ([s0, s1], [d0, d1]) = (p.src, p.dst);
     if s0 != d0 {
         return s0 > d0;
     }
     if s1 != d1 {
         return s1 > d1;
     }
-    if s2 != d2 {
-        return s2 > d2;
-    }
-    if s3 != d3 {
-        return s3 > d3;
-    }
     p.src_port > p.dst_port
+}
+
+/// Two halves as they stand in memory, the first one first.
+#[inline(always)]
+fn join(first: u16, second: u16) -> u32 {
+    zerocopy::transmute!([first, second])
+}
+
+/// Two halves as they stand in memory, the first one first.
+#[inline(always)]
+fn join_words(first: u32, second: u32) -> u64 {
+    zerocopy::transmute!([first, second])
 }

@@ -1,7 +1,7 @@
 //! What do the IP headers say, and where does the transport start?
 
 use crate::bytes::PacketBytes;
-use crate::packet::{FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, Packet, Reject};
+use crate::packet::{FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, Packet, Reject, ipv4_address};
 
 /// IPv6 extension headers that are followed before one more means [`Reject::TooDeep`].
 pub const MAX_EXTENSIONS: u32 = 8;
@@ -38,8 +38,8 @@ pub fn ipv4<B: PacketBytes>(
     if total < header {
         total = wire.saturating_sub(offset).max(header);
     }
-    p.src = [u32::from_ne_bytes([s0, s1, s2, s3]), 0, 0, 0];
-    p.dst = [u32::from_ne_bytes([d0, d1, d2, d3]), 0, 0, 0];
+    p.src = ipv4_address([s0, s1, s2, s3]);
+    p.dst = ipv4_address([d0, d1, d2, d3]);
     p.ip_version = 4;
     p.network_offset = offset as u16;
     let fragment = u16::from_be_bytes([f0, f1]);
@@ -67,7 +67,10 @@ pub fn ipv6<B: PacketBytes>(
     p: &mut Packet,
 ) -> Result<Transport, Reject> {
     let h = b.read::<8>(offset).ok_or(Reject::Truncated)?;
-    let addresses = b.read::<32>(offset + 8).ok_or(Reject::Truncated)?;
+    let words = [8, 16, 24, 32].map(|at| b.read::<8>(offset + at));
+    let [Some(s0), Some(s1), Some(d0), Some(d1)] = words else {
+        return Err(Reject::Truncated);
+    };
     let [version, _, _, _, l0, l1, next, _] = h;
     if version >> 4 != 6 {
         return Err(Reject::Malformed);
@@ -76,9 +79,8 @@ pub fn ipv6<B: PacketBytes>(
     if length == 0 {
         length = wire.saturating_sub(offset + 40);
     }
-    let (src, dst) = split(&addresses);
-    p.src = src;
-    p.dst = dst;
+    p.src = [u64::from_ne_bytes(s0), u64::from_ne_bytes(s1)];
+    p.dst = [u64::from_ne_bytes(d0), u64::from_ne_bytes(d1)];
     p.ip_version = 6;
     p.network_offset = offset as u16;
     p.fragment = FRAGMENT_NONE;
@@ -143,48 +145,4 @@ pub fn extensions<B: PacketBytes>(
 fn size(p: &mut Packet, ip: u32, transport: u32) {
     let [link, _, _, payload] = p.sizes;
     p.sizes = [link, ip, transport, payload];
-}
-
-/// Source and destination from the 32 bytes of an IPv6 header's addresses.
-#[inline(always)]
-fn split(a: &[u8; 32]) -> ([u32; 4], [u32; 4]) {
-    let [
-        s0,
-        s1,
-        s2,
-        s3,
-        s4,
-        s5,
-        s6,
-        s7,
-        s8,
-        s9,
-        s10,
-        s11,
-        s12,
-        s13,
-        s14,
-        s15, //
-        d0,
-        d1,
-        d2,
-        d3,
-        d4,
-        d5,
-        d6,
-        d7,
-        d8,
-        d9,
-        d10,
-        d11,
-        d12,
-        d13,
-        d14,
-        d15,
-    ] = *a;
-    let w = u32::from_ne_bytes;
-    (
-        [w([s0, s1, s2, s3]), w([s4, s5, s6, s7]), w([s8, s9, s10, s11]), w([s12, s13, s14, s15])],
-        [w([d0, d1, d2, d3]), w([d4, d5, d6, d7]), w([d8, d9, d10, d11]), w([d12, d13, d14, d15])],
-    )
 }

@@ -2,10 +2,22 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// An address as it stands in the packet: network byte order, loaded as native words. An IPv4
+/// address fills the first four bytes in memory and leaves the rest zero.
+///
+/// Words of one size throughout, since a load that spans several stores has to wait for them.
+pub type Address = [u64; 2];
+
+/// The address with these bytes.
+#[inline(always)]
+pub fn ipv4_address(bytes: [u8; 4]) -> Address {
+    let [a, b, c, d] = bytes;
+    [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
+}
+
 /// A metered packet: who sends to whom, how large it is on each layer, and what its headers say.
 ///
-/// Addresses are kept as they stand in the packet (network byte order, loaded as native words);
-/// an IPv4 address fills word 0 and leaves the rest zero. `src` and `dst` are the packet's
+/// Addresses are kept as they stand in the packet, see [`Address`]. `src` and `dst` are the packet's
 /// direction, not the flow's.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -13,9 +25,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C)]
 pub struct Packet {
     /// Source address of the innermost IP header.
-    pub src: [u32; 4],
+    pub src: Address,
     /// Destination address of the innermost IP header.
-    pub dst: [u32; 4],
+    pub dst: Address,
     /// Size in bytes by [`Layer`]. Of a super-packet: of its last segment.
     pub sizes: [u32; 4],
     /// Size by layer of each segment of a super-packet but the last; zeros otherwise.
@@ -57,7 +69,7 @@ pub struct Packet {
     /// [`FRAGMENT_NONE`], [`FRAGMENT_FIRST`] or [`FRAGMENT_LATER`].
     pub fragment: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
 }
 
 impl Packet {
@@ -69,7 +81,7 @@ impl Packet {
     }
 }
 
-const _: () = assert!(size_of::<Packet>() == 108);
+const _: () = assert!(size_of::<Packet>() == 112);
 
 /// Not a fragment, or an IPv6 atomic fragment (RFC 6946).
 pub const FRAGMENT_NONE: u8 = 0;

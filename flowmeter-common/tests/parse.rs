@@ -2,7 +2,7 @@
 
 use flowmeter_common::bytes::HostBytes;
 use flowmeter_common::link::ethertype;
-use flowmeter_common::packet::{FRAGMENT_LATER, FRAGMENT_NONE, Packet, protocol};
+use flowmeter_common::packet::{FRAGMENT_LATER, FRAGMENT_NONE, Packet, ipv4_address, protocol};
 use flowmeter_common::parse::{Walk, deep, fast, next, parse};
 use flowmeter_common::tunnel;
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ proptest! {
         prop_assert!(matches!(p.ip_version, 4 | 6));
         prop_assert!(p.vlan < 4096 && p.outer_vlan < 4096);
         prop_assert!(decode_tunnels || (p.tunnel, p.vni) == (0, 0));
-        prop_assert_eq!((p.segments, p.segment_sizes, p.reserved), (1, [0; 4], 0));
+        prop_assert_eq!((p.segments, p.segment_sizes, p.reserved), (1, [0; 4], [0; 5]));
         if !matches!(p.protocol, protocol::TCP | protocol::UDP) || p.fragment == FRAGMENT_LATER {
             prop_assert_eq!((p.src_port, p.dst_port), (0, 0));
         }
@@ -157,8 +157,8 @@ fn a_described_packet_is_found_as_described() {
         .service_vlan(100)
         .build();
     let expected = Packet {
-        src: [u32::from_ne_bytes([10, 0, 0, 1]), 0, 0, 0],
-        dst: [u32::from_ne_bytes([10, 0, 0, 2]), 0, 0, 0],
+        src: ipv4_address([10, 0, 0, 1]),
+        dst: ipv4_address([10, 0, 0, 2]),
         sizes: [14 + 8 + 28 + 32 + 100, 28 + 32 + 100, 32 + 100, 100],
         segments: 1,
         network_offset: 22,

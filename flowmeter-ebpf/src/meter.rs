@@ -355,7 +355,6 @@ fn overflow(scratch: &Scratch) -> bool {
         (*event).interface = scratch.interface;
         (*event).time_ns = scratch.now;
         (*event).packet = scratch.walk.packet;
-        (*event).reserved = 0;
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     true

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use flowmeter_common::lifetime::EndReason;
-use flowmeter_common::packet::Layer;
+use flowmeter_common::packet::{Address, Layer};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Direction, Record, wide};
 
@@ -220,15 +220,15 @@ fn piats(packets: u64, sum: u64, squares: [u64; 2], [min, max]: [u64; 2]) -> Mom
 }
 
 /// The words of a key are the address's bytes as they stood in the packet.
-fn address(words: [u32; 4], ip_version: u8) -> IpAddr {
-    if ip_version == 4 {
-        return IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()));
-    }
+fn address([first, second]: Address, ip_version: u8) -> IpAddr {
     let mut bytes = [0; 16];
-    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
-        to.copy_from_slice(&word.to_ne_bytes());
+    let (head, tail) = bytes.split_at_mut(8);
+    head.copy_from_slice(&first.to_ne_bytes());
+    tail.copy_from_slice(&second.to_ne_bytes());
+    match (ip_version, bytes) {
+        (4, [a, b, c, d, ..]) => Ipv4Addr::new(a, b, c, d).into(),
+        _ => Ipv6Addr::from(bytes).into(),
     }
-    IpAddr::V6(Ipv6Addr::from(bytes))
 }
 
 /// `NFStream`'s number for the end of a flow: 0 idle (and the end of the capture), 1 active
@@ -258,7 +258,7 @@ pub fn end_reason(reason: EndReason) -> &'static str {
 pub mod example {
     use flowmeter_common::key::FlowKey;
     use flowmeter_common::knobs::Knobs;
-    use flowmeter_common::packet::Packet;
+    use flowmeter_common::packet::{Packet, ipv4_address};
     use flowmeter_common::tally::Effect;
 
     use super::*;
@@ -266,8 +266,8 @@ pub mod example {
     /// The client's TCP packet with `sizes` by layer.
     pub fn request(sizes: [u32; 4], tcp_flags: u8) -> Packet {
         Packet {
-            src: [u32::from_ne_bytes([10, 0, 0, 1]), 0, 0, 0],
-            dst: [u32::from_ne_bytes([192, 0, 2, 7]), 0, 0, 0],
+            src: ipv4_address([10, 0, 0, 1]),
+            dst: ipv4_address([192, 0, 2, 7]),
             src_port: 40_000,
             dst_port: 443,
             src_mac: [2, 0, 0, 0, 0, 0xaa],

@@ -1,5 +1,6 @@
 //! What the project does to itself. `cargo xtask --help` lists it.
 
+mod bench;
 mod command;
 mod ebpf;
 mod run;
@@ -61,6 +62,12 @@ enum Task {
     },
     /// Check the rules of ARCHITECTURE.md that the compiler does not.
     Tidy,
+    /// Measure how fast it is.
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,6 +86,9 @@ fn main() -> ExitCode {
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
         Task::Tidy => tidy::tidy(),
+        Task::Bench { what } => setup::setup(Purpose::Run)
+            .and_then(|toolchain| ebpf::build(&toolchain))
+            .and_then(|_| bench::bench(&what)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 //! does otherwise: unknown ethertypes taken for IP, sizes of 16 bits, IPv6 lost in truncated
 //! captures, later fragments ignored, one level of three tunnels. `docs/compat.md` lists it all.
 
-use flowmeter_common::packet::{FRAGMENT_NONE, Packet, protocol};
+use flowmeter_common::packet::{Address, FRAGMENT_NONE, Packet, ipv4_address, protocol};
 
 /// The captured bytes; beyond them are zeros (NFStream reads whatever memory follows).
 struct Bytes<'a>(&'a [u8]);
@@ -22,13 +22,13 @@ impl Bytes<'_> {
         std::array::from_fn(|i| self.u8(at + i))
     }
 
-    fn words<const N: usize>(&self, at: usize) -> [u32; 4] {
-        std::array::from_fn(|i| {
-            if i >= N {
-                return 0;
-            }
-            u32::from_ne_bytes(std::array::from_fn(|j| self.u8(at + i * 4 + j)))
-        })
+    fn ipv4(&self, at: usize) -> Address {
+        ipv4_address(std::array::from_fn(|i| self.u8(at + i)))
+    }
+
+    fn ipv6(&self, at: usize) -> Address {
+        let word = |at| u64::from_ne_bytes(std::array::from_fn(|i| self.u8(at + i)));
+        [word(at), word(at + 8)]
     }
 }
 
@@ -392,8 +392,8 @@ fn packet(
         }
         transport = at + header;
         proto = b.u8(at + 9);
-        src = b.words::<1>(at + 12);
-        dst = b.words::<1>(at + 16);
+        src = b.ipv4(at + 12);
+        dst = b.ipv4(at + 16);
     } else {
         let length = usize::from(b.u16(at + 4));
         if size < 40 || size < 40 + length {
@@ -404,8 +404,8 @@ fn packet(
         if transport - at > size || total.max(size) < transport - at + l4 {
             return None;
         }
-        src = b.words::<4>(at + 8);
-        dst = b.words::<4>(at + 24);
+        src = b.ipv6(at + 8);
+        dst = b.ipv6(at + 24);
     }
     let mut p = Packet {
         src,
