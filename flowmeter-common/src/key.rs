@@ -73,6 +73,17 @@ impl FlowKey {
         (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) | (a4 ^ b4) | (a5 ^ b5) == 0
     }
 
+    /// A number that spreads pairs of hosts evenly, the same on every machine: for sharing flows
+    /// out.
+    #[inline]
+    pub fn spread_hosts(&self) -> u64 {
+        let ([a, b], [c, d]) = (self.low, self.high);
+        let mix =
+            |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let sum = [a, b, c, d].into_iter().fold(0, mix).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        sum ^ sum >> 32
+    }
+
     /// As [`Self::set`], by value.
     #[inline]
     pub fn of(p: &Packet, interface: u8) -> (Self, bool) {

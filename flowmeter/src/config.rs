@@ -75,6 +75,8 @@ pub struct ReadPlan {
     pub knobs: Knobs,
     /// Whose rules hold.
     pub reading: Reading,
+    /// Workers; 0 for as many as there are processors.
+    pub n_meters: u16,
     /// The run ends after so many flows.
     pub max_nflows: Option<u64>,
     /// Where the flows go.

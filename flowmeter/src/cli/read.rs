@@ -29,6 +29,11 @@ pub struct ReadArgs {
         value_parser = choice(&[("nfstream", Reading::Nfstream)]))]
     compat: Option<Reading>,
 
+    /// Meter with so many workers; 0 for one a processor. The output is the same for any number.
+    /// --compat nfstream has one; so has dissection of standard input and of less than 16 MiB.
+    #[arg(long, value_name = "WORKERS", default_value_t = 0, allow_negative_numbers = true)]
+    n_meters: u16,
+
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -42,6 +47,7 @@ impl ReadArgs {
             files: self.files.clone(),
             knobs: self.meter.knobs(),
             reading,
+            n_meters: self.n_meters,
             max_nflows: self.meter.max_nflows(),
             output: self.output.sink()?,
             schema: self.output.schema(fields)?,

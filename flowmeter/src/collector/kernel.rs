@@ -143,10 +143,18 @@ impl Collector {
         let first = ended.len();
         let mut take = |drained: Drained<'_>| match drained {
             Drained::Record(reason, record) => {
-                ended.push(Ended { reason, record: *record, splt: Vec::new(), attached: () });
+                ended.push(Ended {
+                    reason,
+                    record: *record,
+                    splt: Vec::new(),
+                    attached: (),
+                    last: 0,
+                });
             }
             Drained::Overflow(interface, time_ns, packet) => {
-                overflow.observe(packet, interface, time_ns, |flow| ended.push(flow));
+                overflow.observe(packet, FlowKey::of(packet, interface), time_ns, 0, |flow| {
+                    ended.push(flow);
+                });
             }
         };
         while events < MAX_EVENTS && self.records.next(&mut take) {

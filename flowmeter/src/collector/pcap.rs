@@ -4,6 +4,7 @@
 //! `--compat nfstream`, by NFStream's reading of frames, in its order.
 
 use flowmeter_common::bytes::HostBytes;
+use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::{Packet, Reject};
 use flowmeter_common::parse;
@@ -12,18 +13,40 @@ use crate::capture::pcap::{Frame, link, nfstream};
 use crate::table::fragments::Fragments;
 use crate::table::{Ended, Order, Table};
 
-/// Meters frames. `T` is what the observer keeps of each flow.
-pub struct Collector<T> {
-    knobs: Knobs,
+/// Finds the packets in frames.
+pub struct Intake {
+    decode_tunnels: bool,
     reading: Reading,
-    table: Table<T>,
     fragments: Fragments,
     /// Time of the newest packet; time never goes back.
     newest_ns: u64,
-    scanned_ms: u64,
-    ended: Vec<Ended<T>>,
     /// What became of the frames.
     pub tally: Tally,
+}
+
+/// Meters packets. `T` is what the observer keeps of each flow.
+pub struct Collector<T> {
+    n_dissections: u64,
+    reading: Reading,
+    share: Share,
+    table: Table<T>,
+    scanned_ms: u64,
+    ended: Vec<(Rank, Ended<T>)>,
+}
+
+/// A packet of a capture.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Number of its frame, from 1.
+    pub frame: u64,
+    /// When it was seen, or the one before if that was later; ns since the epoch.
+    pub now_ns: u64,
+    /// The flow it is of.
+    pub key: FlowKey,
+    /// Whether its source is the key's high end.
+    pub from_high: bool,
+    /// Its headers.
+    pub packet: Packet,
 }
 
 /// Whose rules hold.
@@ -60,78 +83,105 @@ pub struct Tally {
     pub ignored_as_nfstream: u64,
 }
 
+/// Which flows a collector has, where several share them out. All of them see all packets,
+/// since all need the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The collector's number, below `of`.
+    pub worker: u64,
+    /// How many there are.
+    pub of: u64,
+    /// In how many parts flows are shared out; at least `of`. A flow's part does not depend on `of`.
+    pub parts: u64,
+}
+
+impl Share {
+    /// All flows, in one part.
+    pub const WHOLE: Self = Self { worker: 0, of: 1, parts: 1 };
+
+    /// Parts enough for as many workers as a disk can feed.
+    pub const PARTS: u64 = 8;
+
+    /// The part of a flow. Flows between the same two hosts are in the same one: dissectors learn
+    /// from one about the next.
+    pub fn part(self, key: &FlowKey) -> u64 {
+        if self.parts == 1 { 0 } else { key.spread_hosts() % self.parts }
+    }
+
+    /// Whether the flows of a part are the collector's.
+    pub fn has_part(self, part: u64) -> bool {
+        part % self.of == self.worker
+    }
+
+    fn has(self, key: &FlowKey) -> bool {
+        self.of == 1 || self.has_part(self.part(key))
+    }
+}
+
+/// Where a flow stands in the order of all flows that end, which is the same for any sharing out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The frame at which it was found ended; the end of the capture comes last.
+    pub frame: u64,
+    /// 0 if it was idle, 1 if its next packet cut it. (NFStream's scan comes after the packet: 2.)
+    pub cut: u8,
+    /// Its last packet's frame.
+    pub last: u64,
+}
+
+impl Tally {
+    /// Why frames were not metered, and how many.
+    pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("non_ip", self.non_ip),
+            ("truncated", self.truncated),
+            ("malformed", self.malformed),
+            ("no_next_header", self.no_next_header),
+            ("too_deep", self.too_deep),
+            ("orphan_fragment", self.orphan_fragment),
+            ("unknown_link", self.unknown_link),
+            ("as_nfstream", self.ignored_as_nfstream),
+        ]
+        .into_iter()
+    }
+}
+
 /// Sees what comes out of a capture.
 pub trait Observer<T> {
     /// A packet of a flow, from its IP header on, as far as it was captured. `number` is its
     /// ordinal in the flow, from 1.
-    fn packet(&mut self, kept: &mut T, number: u64, time_ns: u64, ip: &[u8]);
+    fn packet(&mut self, key: &FlowKey, kept: &mut T, number: u64, time_ns: u64, ip: &[u8]);
     /// A flow has ended.
-    fn ended(&mut self, ended: Ended<T>);
+    fn ended(&mut self, rank: Rank, ended: Ended<T>);
 }
 
-/// NFStream looks for idle flows this often, and takes so many at a time.
-const SCAN_MS: u64 = 10;
-const SCAN_FLOWS: usize = 1000;
-
-impl<T: Default> Collector<T> {
-    /// A collector without flows.
-    pub fn new(knobs: Knobs, reading: Reading) -> Self {
-        let order = match reading {
-            Reading::Right => Order::LastPacket,
-            Reading::Nfstream => Order::Nfstream,
-        };
+impl Intake {
+    /// Nothing was seen yet.
+    pub fn new(knobs: &Knobs, reading: Reading) -> Self {
         Self {
-            knobs,
+            decode_tunnels: knobs.decode_tunnels,
             reading,
-            table: Table::new(knobs, order),
             fragments: Fragments::default(),
             newest_ns: 0,
-            scanned_ms: 0,
-            ended: Vec::new(),
             tally: Tally::default(),
         }
     }
 
-    /// Flows that have not ended.
-    pub fn resident(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Meters a frame.
-    pub fn frame(&mut self, frame: &Frame<'_>, see: &mut impl Observer<T>) {
+    /// The packet of a frame; none if the frame is ignored, which is counted. A frame that is
+    /// ignored does not move the clock.
+    #[inline]
+    pub fn packet(&mut self, frame: &Frame<'_>) -> Option<Found> {
         self.tally.seen += 1;
-        let Some(packet) = self.parse(frame) else { return };
+        let packet = self.parse(frame)?;
         self.tally.metered += 1;
-        // A packet that is not metered does not move the clock.
         self.newest_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());
-        let now_ns = self.newest_ns;
-        let ended = &mut self.ended;
-        if self.reading == Reading::Right {
-            self.table.scan(now_ns, usize::MAX, |flow| ended.push(flow));
-        }
-        let (effect, kept) = self.table.observe(&packet, 0, now_ns, |flow| ended.push(flow));
-        if effect.number <= u64::from(self.knobs.n_dissections) {
-            let ip = frame.bytes.get(usize::from(packet.network_offset)..).unwrap_or_default();
-            see.packet(kept, effect.number, now_ns, ip);
-        }
-        let now_ms = now_ns / MILLISECOND;
-        if self.reading == Reading::Nfstream && now_ms.saturating_sub(self.scanned_ms) >= SCAN_MS {
-            self.scanned_ms = now_ms;
-            self.table.scan(now_ns, SCAN_FLOWS, |flow| ended.push(flow));
-        }
-        for flow in self.ended.drain(..) {
-            see.ended(flow);
-        }
-    }
-
-    /// Hands out all flows that have not ended: the capture has.
-    pub fn finish(&mut self, see: &mut impl Observer<T>) {
-        self.table.drain(|flow| see.ended(flow));
+        let (key, from_high) = FlowKey::of(&packet, 0);
+        Some(Found { frame: self.tally.seen, now_ns: self.newest_ns, key, from_high, packet })
     }
 
     fn parse(&mut self, frame: &Frame<'_>) -> Option<Packet> {
         if self.reading == Reading::Nfstream {
-            let (bytes, tunnels) = (frame.bytes, self.knobs.decode_tunnels);
+            let (bytes, tunnels) = (frame.bytes, self.decode_tunnels);
             let packet = nfstream::parse(bytes, frame.wire, frame.link, tunnels);
             self.tally.ignored_as_nfstream += u64::from(packet.is_none());
             return packet;
@@ -141,7 +191,7 @@ impl<T: Default> Collector<T> {
             return None;
         };
         let bytes = HostBytes::new(frame.bytes);
-        let tunnels = self.knobs.decode_tunnels;
+        let tunnels = self.decode_tunnels;
         let parsed = start
             .and_then(|(offset, first)| parse::parse(&bytes, offset, first, frame.wire, tunnels));
         match parsed {
@@ -158,5 +208,68 @@ impl<T: Default> Collector<T> {
             Err(Reject::TooDeep) => self.tally.too_deep += 1,
         }
         None
+    }
+}
+
+/// NFStream looks for idle flows this often, and takes so many at a time.
+const SCAN_MS: u64 = 10;
+const SCAN_FLOWS: usize = 1000;
+
+impl<T: Default> Collector<T> {
+    /// A collector without flows.
+    pub fn new(knobs: Knobs, reading: Reading, share: Share) -> Self {
+        let order = match reading {
+            Reading::Right => Order::LastPacket,
+            Reading::Nfstream => Order::Nfstream,
+        };
+        Self {
+            n_dissections: u64::from(knobs.n_dissections),
+            reading,
+            share,
+            table: Table::new(knobs, order),
+            scanned_ms: 0,
+            ended: Vec::new(),
+        }
+    }
+
+    /// Flows that have not ended.
+    pub fn resident(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Meters a packet, if its flow is one of this collector's; its time counts in any case. `ip`
+    /// has its bytes from the IP header on.
+    #[inline]
+    pub fn packet(&mut self, found: &Found, ip: &[u8], see: &mut impl Observer<T>) {
+        let Found { frame, now_ns, ref key, from_high, ref packet } = *found;
+        let ended = &mut self.ended;
+        let rank = |cut, last| Rank { frame, cut, last };
+        if self.reading == Reading::Right {
+            self.table.scan(now_ns, usize::MAX, |flow| ended.push((rank(0, flow.last), flow)));
+        }
+        if self.share.has(key) {
+            let identity = (*key, from_high);
+            let (effect, kept) = self.table.observe(packet, identity, now_ns, frame, |flow| {
+                ended.push((rank(1, flow.last), flow));
+            });
+            if effect.number <= self.n_dissections {
+                see.packet(key, kept, effect.number, now_ns, ip);
+            }
+        }
+        let now_ms = now_ns / MILLISECOND;
+        if self.reading == Reading::Nfstream && now_ms.saturating_sub(self.scanned_ms) >= SCAN_MS {
+            self.scanned_ms = now_ms;
+            self.table.scan(now_ns, SCAN_FLOWS, |flow| ended.push((rank(2, flow.last), flow)));
+        }
+        for (rank, flow) in self.ended.drain(..) {
+            see.ended(rank, flow);
+        }
+    }
+
+    /// Hands out all flows that have not ended: the capture has.
+    pub fn finish(&mut self, see: &mut impl Observer<T>) {
+        self.table.drain(|flow| {
+            see.ended(Rank { frame: u64::MAX, cut: 0, last: flow.last }, flow);
+        });
     }
 }

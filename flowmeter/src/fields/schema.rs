@@ -97,6 +97,11 @@ impl Schema {
         self.columns.iter().map(|selected| selected.column)
     }
 
+    /// Whether the column with this name is part of this run and gets digests for values.
+    pub fn is_anonymized(&self, name: &str) -> bool {
+        self.columns.iter().any(|selected| selected.anonymous && selected.column.name == name)
+    }
+
     /// Hands the values of `flow` to `visit`, in the order of [`Self::columns`].
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(Value<'_>)) {
         let row = Row::new(flow, &self.options);

@@ -4,32 +4,38 @@ use std::sync::Arc;
 
 use super::files::Files;
 use super::lines::Mode;
-use super::{Error, Options, Sink};
+use super::rows::Rows;
+use super::{Error, Format, Options, Sink};
 use crate::fields::Schema;
 use crate::record::Flow;
 
 /// A log of JSON objects, one a line. An existing file is added to.
 pub struct Json {
-    schema: Arc<Schema>,
-    /// `{"id":`, `,"expiration_id":`, … of each column.
-    names: Vec<Box<[u8]>>,
+    rows: Rows,
     files: Files,
 }
 
 impl Json {
     /// Opens the log.
     pub fn open(options: Options, schema: Arc<Schema>) -> Result<Self, Error> {
-        let names = names(&schema);
+        let rows = Rows::new(schema, Format::Json);
         let mut files = Files::new(options, Mode::Append);
         files.current()?;
-        Ok(Self { schema, names, files })
+        Ok(Self { rows, files })
     }
 }
 
 impl Sink for Json {
     fn write(&mut self, flow: &Flow) -> Result<(), Error> {
         let (lines, _) = self.files.for_flow()?;
-        lines.line(|out| push(out, &self.names, &self.schema, flow))
+        lines.line(|out| {
+            self.rows.push(flow, out);
+        })
+    }
+
+    fn write_row(&mut self, row: &[u8]) -> Result<(), Error> {
+        let (lines, _) = self.files.for_flow()?;
+        lines.line(|out| out.extend_from_slice(row))
     }
 
     fn write_json(&mut self, record: &serde_json::Value) -> Result<(), Error> {
@@ -42,28 +48,6 @@ impl Sink for Json {
     fn flush(&mut self) -> Result<(), Error> {
         self.files.flush()
     }
-}
-
-fn names(schema: &Schema) -> Vec<Box<[u8]>> {
-    let columns = schema.columns().enumerate();
-    columns
-        .map(|(i, column)| {
-            let open = if i == 0 { '{' } else { ',' };
-            // Names of columns are made of characters that JSON does not escape.
-            format!("{open}\"{}\":", column.name).into_bytes().into_boxed_slice()
-        })
-        .collect()
-}
-
-fn push(out: &mut Vec<u8>, names: &[Box<[u8]>], schema: &Schema, flow: &Flow) {
-    let mut names = names.iter();
-    schema.visit(flow, |value| {
-        if let Some(name) = names.next() {
-            out.extend_from_slice(name);
-        }
-        value.push_json(out);
-    });
-    out.extend_from_slice(b"}\n");
 }
 
 #[cfg(test)]
@@ -102,7 +86,7 @@ mod tests {
         });
         let schema = Schema::new(options);
         let mut out = Vec::new();
-        push(&mut out, &names(&schema), &schema, &flow);
+        Rows::new(Arc::new(schema), Format::Json).push(&flow, &mut out);
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 

@@ -4,6 +4,7 @@ pub mod csv;
 pub mod files;
 pub mod json;
 pub mod lines;
+pub mod rows;
 
 use std::io;
 use std::num::NonZeroU64;
@@ -23,6 +24,9 @@ use crate::record::Flow;
 pub trait Sink: Send {
     /// Writes a flow.
     fn write(&mut self, flow: &Flow) -> Result<(), Error>;
+
+    /// Writes a flow that is a row of this format already.
+    fn write_row(&mut self, row: &[u8]) -> Result<(), Error>;
 
     /// Writes a record that is not a flow; it should say what it is in a member `type`.
     fn write_json(&mut self, record: &serde_json::Value) -> Result<(), Error>;

@@ -49,12 +49,15 @@ pub struct Ended<T> {
     pub splt: Vec<Slot>,
     /// What its stage keeps of it.
     pub attached: T,
+    /// Number of its last packet among those observed.
+    pub last: u64,
 }
 
 struct Entry<T> {
     record: Record,
     splt: Vec<Slot>,
     attached: T,
+    last: u64,
     older: u32,
     newer: u32,
 }
@@ -66,6 +69,7 @@ impl<T: Default> Entry<T> {
             record: self.record,
             splt: std::mem::take(&mut self.splt),
             attached: std::mem::take(&mut self.attached),
+            last: self.last,
         }
     }
 }
@@ -113,16 +117,17 @@ impl<T: Default> Table<T> {
     }
 
     /// Counts a packet seen at `now_ns` (ns since the epoch, not before the packet preceding it) in
-    /// its flow, which it may begin, and hands out the flow that it finds ended in its place.
+    /// the flow of its key, which it may begin, and hands out the flow that it finds ended in its
+    /// place. `number` is the caller's for the packet, see [`Ended::last`].
     /// Returns what that did, and what is attached to the flow.
     pub fn observe(
         &mut self,
         p: &Packet,
-        interface: u8,
+        (key, from_high): (FlowKey, bool),
         now_ns: u64,
+        number: u64,
         mut end: impl FnMut(Ended<T>),
     ) -> (Effect, &mut T) {
-        let (key, from_high) = FlowKey::of(p, interface);
         let identity = self.order.identity(&key);
         let hash = self.hasher.hash_one(identity);
         let (entries, order) = (&self.entries, self.order);
@@ -148,6 +153,7 @@ impl<T: Default> Table<T> {
             at
         };
         let entry = &mut self.entries[at as usize];
+        entry.last = number;
         let mut effect = Effect::default();
         entry.record.add(p, from_high, now_ns, &self.knobs, &mut effect);
         if effect.splt.count > 0 {
@@ -183,8 +189,14 @@ impl<T: Default> Table<T> {
         self.begun += 1;
         let mut record = Record::default();
         record.begin(key, HOST_UID | self.begun, p, from_high);
-        let entry =
-            Entry { record, splt: Vec::new(), attached: T::default(), older: NONE, newer: NONE };
+        let entry = Entry {
+            record,
+            splt: Vec::new(),
+            attached: T::default(),
+            last: 0,
+            older: NONE,
+            newer: NONE,
+        };
         let at = if let Some(at) = self.free.pop() {
             self.entries[at as usize] = entry;
             at

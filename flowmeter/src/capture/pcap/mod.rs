@@ -9,6 +9,8 @@ pub mod nfstream;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
@@ -101,17 +103,19 @@ struct Interface {
 }
 
 /// The reader's buffer, and the largest record that can be read.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 1 << 18;
 
 impl Capture {
     /// Opens a capture; `-` is standard input. gzip and zstd are recognised by their first bytes.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// `counter` counts the bytes read, before decompression.
+    pub fn open(path: &Path, counter: Arc<AtomicU64>) -> Result<Self, Error> {
         let open = |source| Error::Open { path: path.into(), source };
-        let mut input: Box<dyn Read + Send> = if path == Path::new("-") {
+        let input: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(io::stdin())
         } else {
             Box::new(File::open(path).map_err(open)?)
         };
+        let mut input = Counted { input, counter };
         let head = head(&mut input).map_err(open)?;
         let magic: [u8; 4] = head.first_chunk().copied().unwrap_or_default();
         let whole = io::Cursor::new(head).chain(input);
@@ -145,12 +149,12 @@ impl Capture {
         self.offset
     }
 
-    /// Hands the next frame to `see`; false at the end.
-    pub fn next(&mut self, see: impl FnOnce(Frame<'_>)) -> Result<bool, Error> {
+    /// Hands the next frame to `see` and returns its answer; none at the end.
+    pub fn next<R>(&mut self, see: impl FnOnce(Frame<'_>) -> R) -> Result<Option<R>, Error> {
         loop {
             let (size, found) = match self.reader.next() {
                 Ok((size, block)) => (size, read(&block, &mut self.interfaces, &mut self.legacy)),
-                Err(PcapError::Eof) => return Ok(false),
+                Err(PcapError::Eof) => return Ok(None),
                 Err(PcapError::Incomplete(_)) => {
                     if self.reader.refill().is_err() {
                         return Err(failed(&PcapError::<()>::ReadError, &self.path, self.offset));
@@ -161,9 +165,9 @@ impl Capture {
             };
             match found {
                 Some(frame) => {
-                    see(frame);
+                    let answer = see(frame);
                     self.consume(size);
-                    return Ok(true);
+                    return Ok(Some(answer));
                 }
                 None => self.consume(size),
             }
@@ -173,6 +177,20 @@ impl Capture {
     fn consume(&mut self, size: usize) {
         self.reader.consume_noshift(size);
         self.offset += size as u64;
+    }
+}
+
+/// An input whose bytes are counted.
+struct Counted {
+    input: Box<dyn Read + Send>,
+    counter: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(to)?;
+        self.counter.fetch_add(read as u64, Relaxed);
+        Ok(read)
     }
 }
 

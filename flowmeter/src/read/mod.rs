@@ -1,0 +1,201 @@
+//! What happens between a capture file and a line in the log?
+//!
+//! The same stages as live: read → meter → dissect → write. One worker does them all; several
+//! share the flows out, and their rows are merged into the order that one worker has.
+
+mod dissector;
+mod progress;
+mod report;
+mod workers;
+
+use std::sync::Arc;
+use std::thread;
+
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::MILLISECOND;
+use thiserror::Error;
+
+use crate::attribution::Owners;
+use crate::capture::pcap::{self, Capture, Frame};
+use crate::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share, Tally};
+use crate::config::ReadPlan;
+use crate::dissect;
+use crate::record::Flow;
+use crate::sink::{self, Sink};
+use crate::table::Ended;
+
+use dissector::{Dissector, Kept};
+use progress::Progress;
+use report::Report;
+
+/// Why a run ended before it should have.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] pcap::Error),
+    /// The log.
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
+    /// The dissector.
+    #[error("failed to start the dissector")]
+    Dissector(#[from] dissect::Error),
+    /// A worker.
+    #[error("failed to start a worker thread")]
+    Thread(#[source] std::io::Error),
+    /// A worker panicked, which is a fault of this program; it has said where.
+    #[error("a worker thread ended early")]
+    Ended,
+}
+
+/// Meters captures. A damaged one is metered as far as it can be read; the error comes when all
+/// that was metered is written.
+pub fn read(plan: &ReadPlan) -> Result<(), Error> {
+    let parts = parts(plan);
+    let workers = if plan.n_meters == 0 {
+        thread::available_parallelism().map_or(1, |n| n.get() as u64)
+    } else {
+        u64::from(plan.n_meters)
+    };
+    match workers.min(parts) {
+        1 => alone(plan, parts),
+        workers => workers::read(plan, parts, workers),
+    }
+}
+
+/// Inputs up to this size have one nDPI module.
+const SMALL: u64 = 16 << 20;
+
+/// In how many parts flows are shared out. It depends on the input and the options alone, not on
+/// the number of workers, since nDPI learns from some flows about others: each part has a module.
+fn parts(plan: &ReadPlan) -> u64 {
+    // NFStream's order of rows needs all flows in one table; a digest of the id needs the id.
+    let is_whole = plan.reading == Reading::Nfstream || plan.schema.is_anonymized("id");
+    let is_small = progress::total(&plan.files).is_none_or(|bytes| bytes <= SMALL);
+    if is_whole || plan.knobs.n_dissections > 0 && is_small { 1 } else { Share::PARTS }
+}
+
+/// Meters in this thread.
+fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
+    let log = Log {
+        sink: sink::open(plan.output.clone(), Arc::clone(&plan.schema))?,
+        max_nflows: plan.max_nflows.unwrap_or(u64::MAX),
+        report: Report::default(),
+        failed: None,
+    };
+    let share = Share { worker: 0, of: 1, parts };
+    let mut stages = Stages::new(plan, share, log)?;
+    let mut collector = Collector::new(plan.knobs, plan.reading, share);
+    let (tally, damaged) = frames(plan, |found, ip| {
+        collector.packet(found, ip, &mut stages);
+        !stages.out.is_done()
+    });
+    collector.finish(&mut stages);
+    let mut log = stages.out;
+    log.failed.take().map_or(Ok(()), Err)?;
+    log.sink.flush()?;
+    log.report.print(&tally);
+    damaged.map_or(Ok(()), |e| Err(e.into()))
+}
+
+/// Reads all files, and hands out the packets with their bytes, from the IP header on, as long as
+/// `see` wants more.
+fn frames(
+    plan: &ReadPlan,
+    mut see: impl FnMut(&Found, &[u8]) -> bool,
+) -> (Tally, Option<pcap::Error>) {
+    let mut progress = Progress::of(plan);
+    let mut intake = Intake::new(&plan.knobs, plan.reading);
+    let mut damaged = None;
+    let mut goes_on = true;
+    for file in &plan.files {
+        let read = Capture::open(file, progress.counter()).and_then(|mut capture| {
+            let mut frame = |frame: Frame<'_>| {
+                if let Some(found) = intake.packet(&frame) {
+                    let start = usize::from(found.packet.network_offset);
+                    goes_on = see(&found, frame.bytes.get(start..).unwrap_or_default());
+                }
+                goes_on
+            };
+            while let Some(true) = capture.next(&mut frame)? {
+                progress.frame();
+            }
+            Ok(())
+        });
+        if let Err(e) = read {
+            damaged.get_or_insert(e);
+        }
+        if !goes_on {
+            break;
+        }
+    }
+    progress.end();
+    (intake.tally, damaged)
+}
+
+/// Takes the flows of a worker.
+trait Output {
+    /// A flow has ended. Its id is the output's to give.
+    fn flow(&mut self, rank: Rank, flow: Flow);
+}
+
+/// What follows the collector.
+struct Stages<O> {
+    dissector: Dissector,
+    out: O,
+}
+
+impl<O> Stages<O> {
+    fn new(plan: &ReadPlan, share: Share, out: O) -> Result<Self, dissect::Error> {
+        Ok(Self { dissector: Dissector::new(plan.knobs.n_dissections, share)?, out })
+    }
+}
+
+impl<O: Output> Observer<Kept> for Stages<O> {
+    fn packet(&mut self, key: &FlowKey, kept: &mut Kept, number: u64, time_ns: u64, ip: &[u8]) {
+        self.dissector.inspect(key, kept, ip, time_ns / MILLISECOND, number as u32);
+    }
+
+    fn ended(&mut self, rank: Rank, ended: Ended<Kept>) {
+        let layer7 = self.dissector.finish(&ended.record.key, ended.attached);
+        let flow = Flow {
+            id: 0,
+            reason: ended.reason,
+            record: ended.record,
+            splt: ended.splt,
+            layer7,
+            owners: Owners::default(),
+            interface: None,
+        };
+        self.out.flow(rank, flow);
+    }
+}
+
+/// The log, written by the worker itself.
+struct Log {
+    sink: Box<dyn Sink>,
+    max_nflows: u64,
+    report: Report,
+    failed: Option<sink::Error>,
+}
+
+impl Log {
+    /// Whether nothing more is to be written: there are flows enough, or the log is broken.
+    fn is_done(&self) -> bool {
+        self.report.flows_written >= self.max_nflows || self.failed.is_some()
+    }
+}
+
+impl Output for Log {
+    fn flow(&mut self, _: Rank, mut flow: Flow) {
+        if self.is_done() {
+            self.report.withheld(flow.record.packets());
+            return;
+        }
+        flow.id = self.report.flows_written;
+        self.report.written(flow.record.packets());
+        if let Err(e) = self.sink.write(&flow) {
+            self.failed.get_or_insert(e);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Is every frame of the captures accounted for?
+//!
+//! `seen = metered + ignored`, each with its reason, and `metered = exported + withheld`.
+
+use serde_json::{Map, Value, json};
+
+use crate::collector::pcap::Tally;
+
+/// What became of the flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Flows written.
+    pub flows_written: u64,
+    /// Their packets.
+    pub packets_written: u64,
+    /// Packets of flows that came after the last one that was wanted.
+    pub packets_withheld: u64,
+}
+
+impl Report {
+    /// A flow of so many packets was written.
+    pub fn written(&mut self, packets: u64) {
+        self.flows_written += 1;
+        self.packets_written += packets;
+    }
+
+    /// A flow of so many packets was not.
+    pub fn withheld(&mut self, packets: u64) {
+        self.packets_withheld += packets;
+    }
+
+    /// Prints the balance on standard error, as one line of JSON.
+    pub fn print(&self, tally: &Tally) {
+        eprintln!("{}", self.json(tally));
+    }
+
+    fn json(&self, tally: &Tally) -> Value {
+        let ignored: Map<String, Value> =
+            tally.ignored().map(|(reason, n)| (reason.to_owned(), n.into())).collect();
+        let missing = tally.metered.wrapping_sub(self.packets_written + self.packets_withheld)
+            | tally.seen.wrapping_sub(tally.metered + tally.ignored().map(|(_, n)| n).sum::<u64>());
+        json!({
+            "type": "meter",
+            "packets_seen": tally.seen,
+            "packets_processed": tally.metered,
+            "packets_ignored": ignored,
+            "flows_expired": self.flows_written,
+            "packets_exported": self.packets_written,
+            "packets_withheld": self.packets_withheld,
+            "balance_error": missing.cast_signed(),
+        })
+    }
+}
