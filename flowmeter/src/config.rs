@@ -75,6 +75,8 @@ pub struct ReadPlan {
     pub knobs: Knobs,
     /// Whose rules hold.
     pub reading: Reading,
+    /// Only frames that this lets through are metered; pcap-filter(7).
+    pub bpf_filter: Option<String>,
     /// Workers; 0 for as many as there are processors.
     pub n_meters: u16,
     /// The run ends after so many flows.

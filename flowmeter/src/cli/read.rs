@@ -8,6 +8,7 @@ use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::choice;
+use crate::capture::pcap::filter::{Filter, Invalid};
 use crate::collector::pcap::Reading;
 use crate::config::ReadPlan;
 use crate::fields;
@@ -29,6 +30,10 @@ pub struct ReadArgs {
         value_parser = choice(&[("nfstream", Reading::Nfstream)]))]
     compat: Option<Reading>,
 
+    /// Meter only the frames that match this expression, as tcpdump takes it; pcap-filter(7).
+    #[arg(long, value_name = "EXPRESSION", value_parser = expression)]
+    bpf_filter: Option<String>,
+
     /// Meter with so many workers; 0 for one a processor. The output is the same for any number.
     /// --compat nfstream has one; so has dissection of standard input and of less than 16 MiB.
     #[arg(long, value_name = "WORKERS", default_value_t = 0, allow_negative_numbers = true)]
@@ -47,10 +52,16 @@ impl ReadArgs {
             files: self.files.clone(),
             knobs: self.meter.knobs(),
             reading,
+            bpf_filter: self.bpf_filter.clone(),
             n_meters: self.n_meters,
             max_nflows: self.meter.max_nflows(),
             output: self.output.sink()?,
             schema: self.output.schema(fields)?,
         })
     }
+}
+
+/// A filter expression that libpcap understands.
+fn expression(text: &str) -> Result<String, Invalid> {
+    Filter::new(text).map(|_| text.to_owned())
 }

@@ -9,12 +9,14 @@ use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::{Packet, Reject};
 use flowmeter_common::parse;
 
+use crate::capture::pcap::filter::Filter;
 use crate::capture::pcap::{Frame, link, nfstream};
 use crate::table::fragments::Fragments;
 use crate::table::{Ended, Order, Table};
 
 /// Finds the packets in frames.
 pub struct Intake {
+    filter: Option<Filter>,
     decode_tunnels: bool,
     reading: Reading,
     fragments: Fragments,
@@ -65,6 +67,8 @@ pub struct Tally {
     pub seen: u64,
     /// Frames metered.
     pub metered: u64,
+    /// Frames that the filter did not let through.
+    pub filtered: u64,
     /// Frames that were not IP.
     pub non_ip: u64,
     /// Frames that end inside a header.
@@ -133,6 +137,7 @@ impl Tally {
     /// Why frames were not metered, and how many.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
+            ("filtered", self.filtered),
             ("non_ip", self.non_ip),
             ("truncated", self.truncated),
             ("malformed", self.malformed),
@@ -157,8 +162,9 @@ pub trait Observer<T> {
 
 impl Intake {
     /// Nothing was seen yet.
-    pub fn new(knobs: &Knobs, reading: Reading) -> Self {
+    pub fn new(knobs: &Knobs, reading: Reading, filter: Option<Filter>) -> Self {
         Self {
+            filter,
             decode_tunnels: knobs.decode_tunnels,
             reading,
             fragments: Fragments::default(),
@@ -172,6 +178,12 @@ impl Intake {
     #[inline]
     pub fn packet(&mut self, frame: &Frame<'_>) -> Option<Found> {
         self.tally.seen += 1;
+        if let Some(filter) = &mut self.filter
+            && !filter.passes(frame)
+        {
+            self.tally.filtered += 1;
+            return None;
+        }
         let packet = self.parse(frame)?;
         self.tally.metered += 1;
         self.newest_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());

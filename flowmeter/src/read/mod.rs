@@ -16,6 +16,7 @@ use flowmeter_common::knobs::MILLISECOND;
 use thiserror::Error;
 
 use crate::attribution::Owners;
+use crate::capture::pcap::filter::{Filter, Invalid};
 use crate::capture::pcap::{self, Capture, Frame};
 use crate::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share, Tally};
 use crate::config::ReadPlan;
@@ -40,6 +41,9 @@ pub enum Error {
     /// The dissector.
     #[error("failed to start the dissector")]
     Dissector(#[from] dissect::Error),
+    /// The filter.
+    #[error("invalid filter expression: {0}")]
+    Filter(#[from] Invalid),
     /// A worker.
     #[error("failed to start a worker thread")]
     Thread(#[source] std::io::Error),
@@ -89,7 +93,7 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
     let (tally, damaged) = frames(plan, |found, ip| {
         collector.packet(found, ip, &mut stages);
         !stages.out.is_done()
-    });
+    })?;
     collector.finish(&mut stages);
     let mut log = stages.out;
     log.failed.take().map_or(Ok(()), Err)?;
@@ -103,9 +107,10 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
 fn frames(
     plan: &ReadPlan,
     mut see: impl FnMut(&Found, &[u8]) -> bool,
-) -> (Tally, Option<pcap::Error>) {
+) -> Result<(Tally, Option<pcap::Error>), Error> {
+    let filter = plan.bpf_filter.as_deref().map(Filter::new).transpose()?;
     let mut progress = Progress::of(plan);
-    let mut intake = Intake::new(&plan.knobs, plan.reading);
+    let mut intake = Intake::new(&plan.knobs, plan.reading, filter);
     let mut damaged = None;
     let mut goes_on = true;
     for file in &plan.files {
@@ -130,7 +135,7 @@ fn frames(
         }
     }
     progress.end();
-    (intake.tally, damaged)
+    Ok((intake.tally, damaged))
 }
 
 /// Takes the flows of a worker.

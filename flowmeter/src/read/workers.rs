@@ -51,7 +51,7 @@ pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
         let merged = merge(&mut lanes, sink.as_mut(), max_nflows);
         // Whoever still has something to send learns that it is not wanted.
         drop(lanes);
-        let (tally, damaged) = reader.join().map_err(|_| Error::Ended)?;
+        let (tally, damaged) = reader.join().map_err(|_| Error::Ended)??;
         for thread in threads {
             thread.join().map_err(|_| Error::Ended)??;
         }
@@ -85,7 +85,7 @@ fn find(
     plan: &ReadPlan,
     queues: &[Sender<Arc<Packets>>],
     recycled: &Receiver<Packets>,
-) -> (Tally, Option<pcap::Error>) {
+) -> Result<(Tally, Option<pcap::Error>), Error> {
     let wants_bytes = plan.knobs.n_dissections > 0;
     let mut batch = Packets::default();
     let send = |batch: Packets| {

@@ -3,6 +3,7 @@
 //! pcap and pcapng by `pcap-parser`, compressed or not, from files or standard input. The only
 //! place that knows those crates. A file is a stream: nothing is read twice, nothing is kept.
 
+pub mod filter;
 pub mod link;
 pub mod nfstream;
 
