@@ -1,8 +1,8 @@
 //! How are the first packets of a flow kept (SPLT: sequence of packet lengths and times)?
 //!
-//! Run-length coded: a slot stands for `repeat` packets of one size and direction, the first of
-//! them `piat` ticks after its predecessor, the others at the same instant. A super-packet of any
-//! number of segments takes two slots at the most, and a flow never more slots than packets.
+//! Run-length coded: a slot stands for `repeat` packets of one size and direction, all at one
+//! instant. A super-packet of any number of segments takes two slots at the most, and a flow never
+//! more slots than packets.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -12,12 +12,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 )]
 #[repr(C)]
 pub struct Slot {
-    /// Ticks since the flow's previous packet in either direction; 0 for the first.
-    pub piat: u64,
+    /// When they were seen; ns since the epoch, not before the slot preceding.
+    pub time_ns: u64,
     /// Size in bytes by the accounting mode; the top bit is [`Slot::REVERSE`].
     pub size_direction: u32,
     /// Number of packets; 0 = the slot has not been written.
     pub repeat: u32,
+    /// Size of each IP packet in bytes.
+    pub ip_bytes: u32,
+    /// Size of each payload in bytes.
+    pub payload_bytes: u32,
 }
 
 impl Slot {

@@ -163,16 +163,13 @@ impl Record {
             d.piat_min = d.piat_min.min(piat);
             d.piat_max = d.piat_max.max(piat);
         }
-        let mut piat = 0;
         if before == 0 {
             self.piat_min = u64::MAX;
-        } else {
-            piat = tick - newest_tick;
-            if knobs.statistics() {
-                add_square(&mut self.piat_squares, piat);
-                self.piat_min = self.piat_min.min(piat);
-                self.piat_max = self.piat_max.max(piat);
-            }
+        } else if knobs.statistics() {
+            let piat = tick - newest_tick;
+            add_square(&mut self.piat_squares, piat);
+            self.piat_min = self.piat_min.min(piat);
+            self.piat_max = self.piat_max.max(piat);
         }
 
         d.last_ns = now_ns;
@@ -208,7 +205,7 @@ impl Record {
         effect.number = before + 1;
         effect.splt.count = 0;
         if self.splt_packets < knobs.splt() {
-            self.add_splt(p, reverse, piat, size, knobs, &mut effect.splt);
+            self.add_splt(p, reverse, now_ns, knobs, &mut effect.splt);
         }
     }
 
@@ -218,26 +215,29 @@ impl Record {
         &mut self,
         p: &Packet,
         reverse: bool,
-        piat: u64,
-        size: u32,
+        time_ns: u64,
         knobs: &S,
         added: &mut Added,
     ) {
         let top = if reverse { Slot::REVERSE } else { 0 };
+        let slot = |sizes: &[u32; 4], repeat| {
+            let [_, ip_bytes, _, payload_bytes] = *sizes;
+            let size_direction = layer(sizes, knobs.accounting()) | top;
+            Slot { time_ns, size_direction, repeat, ip_bytes, payload_bytes }
+        };
         added.index = self.splt_slots;
         added.count = 1;
         let [first, second] = &mut added.slots;
         if p.segments > 1 {
-            let full = layer(&p.segment_sizes, knobs.accounting());
             let left = knobs.splt() - self.splt_packets;
             let run = (p.segments - 1).min(left);
-            *first = Slot { piat, size_direction: full | top, repeat: run };
-            *second = Slot { piat: 0, size_direction: size | top, repeat: 1 };
+            *first = slot(&p.segment_sizes, run);
+            *second = slot(&p.sizes, 1);
             let last = (left - run).min(1);
             added.count += last;
             self.splt_packets += run + last;
         } else {
-            *first = Slot { piat, size_direction: size | top, repeat: 1 };
+            *first = slot(&p.sizes, 1);
             self.splt_packets += 1;
         }
         self.splt_slots += added.count;

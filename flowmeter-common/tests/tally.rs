@@ -112,15 +112,15 @@ fn naive(arrivals: &[Arrival], knobs: &Knobs) -> (Record, Vec<Slot>) {
     let (piat_squares, piat_min, piat_max) = piats(&times, knobs);
     let slots: Vec<Slot> = kept
         .iter()
-        .enumerate()
         .take(knobs.splt as usize)
-        .map(|(i, k)| {
-            let tick = |t: u64| t / knobs.tick_ns;
+        .map(|k| {
             let size = k.packet.sizes[knobs.accounting as usize];
             Slot {
-                piat: if i == 0 { 0 } else { tick(k.time_ns) - tick(kept[i - 1].time_ns) },
+                time_ns: k.time_ns,
                 size_direction: size | if k.reverse { Slot::REVERSE } else { 0 },
                 repeat: 1,
+                ip_bytes: k.packet.sizes[1],
+                payload_bytes: k.packet.sizes[3],
             }
         })
         .collect();
@@ -163,12 +163,7 @@ fn metered(arrivals: &[Arrival], knobs: &Knobs) -> (Record, Vec<Slot>) {
 }
 
 fn expand(slots: &[Slot]) -> Vec<Slot> {
-    slots
-        .iter()
-        .flat_map(|s| {
-            (0..s.repeat).map(|i| Slot { piat: if i == 0 { s.piat } else { 0 }, repeat: 1, ..*s })
-        })
-        .collect()
+    slots.iter().flat_map(|s| (0..s.repeat).map(|_| Slot { repeat: 1, ..*s })).collect()
 }
 
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {

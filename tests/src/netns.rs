@@ -52,6 +52,17 @@ impl Host {
         Ok(Self { name })
     }
 
+    /// Packets that its end of the wire had no room for, on the way out or in.
+    pub fn dropped(&self) -> Result<u64> {
+        let mut sum = 0;
+        for counter in ["tx_dropped", "rx_dropped"] {
+            let path = format!("/sys/class/net/{WIRE}/statistics/{counter}");
+            let text = self.run("cat", &[&path])?.stdout;
+            sum += String::from_utf8_lossy(&text).trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
     /// A command that runs here.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use flowmeter_tests::meter::{Log, Meter, PATIENCE, number};
 use flowmeter_tests::netns::{Host, Link, WIRE};
 use flowmeter_tests::{program, root};
@@ -158,14 +158,26 @@ fn agree(near: &Log, far: &Log) -> Result<()> {
     Ok(())
 }
 
+/// What the near end sends and the wire then has no room for, the far end never sees: such a run
+/// says nothing, and the next one has to.
 fn mixed_traffic_is_metered_to_the_byte(ingress: &str) -> Result<()> {
-    let link = Link::new()?;
+    for _ in 0..10 {
+        let link = Link::new()?;
+        let result = mixed_traffic(&link, ingress);
+        if link.near.dropped()? + link.far.dropped()? == 0 {
+            return result;
+        }
+    }
+    bail!("the wire dropped packets in every run: the machine is too busy for this test")
+}
+
+fn mixed_traffic(link: &Link, ingress: &str) -> Result<()> {
     let options = ["--statistical-analysis", "--n-dissections=0", WIRE];
     let near = Meter::start(&link.near, &[&["--ingress", ingress], &options[..]].concat())?;
     let far = Meter::start(&link.far, &[&["--ingress", "xdp"], &options[..]].concat())?;
     // Super-packets of TCP, both versions; fragments; ICMP.
-    transfer(&link, "10.9.0.2", "3000000")?;
-    transfer(&link, "fd09::2", "3000000")?;
+    transfer(link, "10.9.0.2", "3000000")?;
+    transfer(link, "fd09::2", "3000000")?;
     link.near.python(SEND, &["5", "8000", "40000"])?;
     link.near.run("ping", &["-c", "3", "-i", "0.2", "-s", "4000", "10.9.0.2"])?;
     link.near.run("ping", &["-c", "3", "-i", "0.2", "fd09::2"])?;

@@ -10,7 +10,8 @@ use crate::command::{find, output, privileged, say_and_run};
 use crate::toolchain::{self, ADVICE, LINKER, Toolchain};
 
 /// Debian's packages for building and running.
-const RUN_PACKAGES: &[&str] = &["build-essential", "pkg-config", "libndpi-dev", "libpcap-dev", "zlib1g-dev"];
+const RUN_PACKAGES: &[&str] =
+    &["build-essential", "pkg-config", "libndpi-dev", "libpcap-dev", "zlib1g-dev"];
 
 /// Debian's packages that the tests run: real servers, clients and references.
 const TEST_PACKAGES: &[&str] = &[

@@ -19,6 +19,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ndpi_sys", &["dissect/ndpi"]),
     ("clap", &["cli/"]),
     ("tokio", &["main.rs"]),
+    ("indicatif", &["read/progress"]),
 ];
 
 /// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.
@@ -38,8 +39,12 @@ const STAGES: &[&str] = &[
 const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 
 /// Files of `flowmeter` with `unsafe`.
-const UNSAFE: &[&str] =
-    &["capture/kernel/sys.rs", "dissect/ndpi", "attribution/addresses.rs", "capture/pcap/map.rs"];
+const UNSAFE: &[&str] = &[
+    "capture/kernel/sys.rs",
+    "dissect/ndpi",
+    "attribution/addresses.rs",
+    "capture/pcap/filter.rs",
+];
 
 /// A shorter reason than this for an `expect` is hardly one.
 const SHORTEST_REASON: usize = 15;

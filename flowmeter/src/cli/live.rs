@@ -96,10 +96,11 @@ struct CaptureArgs {
 impl LiveArgs {
     /// Checks what depends on more than one argument.
     pub fn plan(self) -> Result<LivePlan, Exit> {
-        let knobs = self.meter.knobs();
+        let knobs = self.meter.knobs(MAX_LIVE_SPLT);
         if knobs.splt > MAX_LIVE_SPLT {
             return Err(Exit::usage(format_args!(
-                "invalid value '{}' for '--splt-analysis': it must be at most {MAX_LIVE_SPLT} live",
+                "invalid value '{}': --splt-analysis and --max-sequence are at most {MAX_LIVE_SPLT} \
+                 live",
                 knobs.splt
             )));
         }
@@ -124,7 +125,7 @@ impl LiveArgs {
         }
         let schema = self.output.schema(fields::Options {
             visibility: live.system_visibility_mode,
-            ..self.meter.fields()
+            ..self.meter.fields(MAX_LIVE_SPLT)
         })?;
         Ok(LivePlan {
             interfaces: self.interfaces,

@@ -10,7 +10,7 @@ use super::values::{choice, nanoseconds, seconds};
 use crate::fields::{self, TimeUnit};
 
 /// Options shared by all that meter, with `NFStream`'s names and defaults.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Metering")]
 pub struct MeterArgs {
     /// End a flow that has had no packet for so many seconds; with 0 every packet is a flow.
@@ -48,6 +48,15 @@ pub struct MeterArgs {
         value_parser = value_parser!(u32).range(0..=65_535), allow_negative_numbers = true)]
     splt_analysis: u32,
 
+    /// List lengths and times of all packets, as flowcontainer does, up to --max-sequence.
+    #[arg(long)]
+    sequences: bool,
+
+    /// Packets in these lists at the most, 1 to 16777216, live to 255. [default: 65535, live 255]
+    #[arg(long, value_name = "PACKETS",
+        value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
+    max_sequence: Option<u32>,
+
     /// Meter what tunnels carry instead of the tunnels (the default).
     #[arg(long, overrides_with = "no_decode_tunnels")]
     decode_tunnels: bool,
@@ -73,8 +82,8 @@ pub struct MeterArgs {
 }
 
 impl MeterArgs {
-    /// What the kernel and the host meter by.
-    pub fn knobs(&self) -> Knobs {
+    /// What the kernel and the host meter by. `longest` is the default length of sequences.
+    pub fn knobs(&self, longest: u32) -> Knobs {
         // `seconds` has let no longer one pass.
         let ns = |timeout| nanoseconds(timeout).unwrap_or(u64::MAX);
         Knobs {
@@ -82,25 +91,37 @@ impl MeterArgs {
             active_ns: ns(self.active_timeout),
             accounting: self.accounting_mode as u32,
             tick_ns: self.time_unit.tick_ns(),
-            splt: self.splt_analysis,
+            splt: self.splt_analysis.max(self.sequences(longest)),
             n_dissections: self.n_dissections,
             statistics: self.statistical_analysis,
             decode_tunnels: !self.no_decode_tunnels,
         }
     }
 
-    /// What decides the columns, so far as it is metering's.
-    pub fn fields(&self) -> fields::Options {
+    /// What decides the columns, so far as it is metering's. `longest` as above.
+    pub fn fields(&self, longest: u32) -> fields::Options {
         fields::Options {
             accounting: self.accounting_mode,
             unit: self.time_unit,
             statistics: self.statistical_analysis,
             splt: self.splt_analysis,
+            sequences: self.sequences(longest),
+            as_flowcontainer: false,
             dissection: self.n_dissections > 0,
             tunnels: !self.no_decode_tunnels,
             visibility: false,
             extras: true,
         }
+    }
+
+    /// Packets in flowcontainer's sequences at the most; 0 if there are none.
+    fn sequences(&self, longest: u32) -> u32 {
+        if self.sequences { self.max_sequence.unwrap_or(longest) } else { 0 }
+    }
+
+    /// Lists sequences whether asked for or not.
+    pub fn with_sequences(&self) -> Self {
+        Self { sequences: true, ..self.clone() }
     }
 
     /// After how many flows the run ends.

@@ -126,7 +126,7 @@ enum Action {
     /// Meter the packets of interfaces until interrupted.
     Live(Box<live::LiveArgs>),
     /// Meter the packets of capture files.
-    Read(read::ReadArgs),
+    Read(Box<read::ReadArgs>),
     /// Print the columns of a flow record: name, type, unit and meaning.
     Fields(ListingArgs),
     /// Say what works on this machine, and what to do about the rest.

@@ -25,9 +25,13 @@ pub struct ReadArgs {
     meter: MeterArgs,
 
     /// Whose rules hold where ours differ: nfstream reproduces NFStream 6.6.0, its columns and its
-    /// order of rows (see docs/compat.md).
+    /// order of rows; flowcontainer the streams and sequences of flowcontainer 7.4, without
+    /// timeouts (see docs/compat.md).
     #[arg(long, value_name = "TOOL",
-        value_parser = choice(&[("nfstream", Reading::Nfstream)]))]
+        value_parser = choice(&[
+            ("nfstream", Reading::Nfstream),
+            ("flowcontainer", Reading::Flowcontainer),
+        ]))]
     compat: Option<Reading>,
 
     /// Meter only the frames that match this expression, as tcpdump takes it; pcap-filter(7).
@@ -43,14 +47,28 @@ pub struct ReadArgs {
     output: OutputArgs,
 }
 
+/// Packets in flowcontainer's sequences, unless told otherwise.
+const MAX_SEQUENCE: u32 = 65_535;
+
 impl ReadArgs {
     /// The plan.
     pub fn plan(&self) -> Result<ReadPlan, Exit> {
         let reading = self.compat.unwrap_or(Reading::Right);
-        let fields = fields::Options { extras: reading == Reading::Right, ..self.meter.fields() };
+        let as_flowcontainer = reading == Reading::Flowcontainer;
+        let meter = if as_flowcontainer { &self.meter.with_sequences() } else { &self.meter };
+        let mut knobs = meter.knobs(MAX_SEQUENCE);
+        if as_flowcontainer {
+            // Its streams end with the capture.
+            (knobs.idle_ns, knobs.active_ns) = (u64::MAX, u64::MAX);
+        }
+        let fields = fields::Options {
+            extras: reading != Reading::Nfstream,
+            as_flowcontainer,
+            ..meter.fields(MAX_SEQUENCE)
+        };
         Ok(ReadPlan {
             files: self.files.clone(),
-            knobs: self.meter.knobs(),
+            knobs,
             reading,
             bpf_filter: self.bpf_filter.clone(),
             n_meters: self.n_meters,

@@ -116,7 +116,7 @@ fn bad_values_are_told_in_a_line() {
         ("e --active-timeout nan", "it must be a number"),
         ("e --accounting-mode 4", "[possible values: 0, 1, 2, 3]"),
         ("e --n-dissections 256", "256 is not in 0..=255"),
-        ("e --splt-analysis 256", "it must be at most 255 live"),
+        ("e --splt-analysis 256", "'256': --splt-analysis and --max-sequence are at most 255 live"),
         ("e --splt-analysis -1", "-1 is not in 0..=65535"),
         ("e --snapshot-length 63", "63 is not in 64..=65535"),
         ("e --max-flows 0", "0 is not in 1..=16777216"),

@@ -10,6 +10,7 @@ use flowmeter_common::packet::{Packet, Reject};
 use flowmeter_common::parse;
 
 use crate::capture::pcap::filter::Filter;
+use crate::capture::pcap::flowcontainer::Streams;
 use crate::capture::pcap::{Frame, link, nfstream};
 use crate::table::fragments::Fragments;
 use crate::table::{Ended, Order, Table};
@@ -20,6 +21,8 @@ pub struct Intake {
     decode_tunnels: bool,
     reading: Reading,
     fragments: Fragments,
+    /// Of flowcontainer's reading.
+    streams: Streams,
     /// Time of the newest packet; time never goes back.
     newest_ns: u64,
     /// What became of the frames.
@@ -58,6 +61,8 @@ pub enum Reading {
     Right,
     /// NFStream 6.6.0's.
     Nfstream,
+    /// Ours, but flowcontainer 7.4's on what is left out and what a stream is.
+    Flowcontainer,
 }
 
 /// What became of the frames of a capture.
@@ -85,6 +90,8 @@ pub struct Tally {
     pub unknown_link: u64,
     /// Frames that `--compat nfstream` ignores, whatever the reason.
     pub ignored_as_nfstream: u64,
+    /// Packets that `--compat flowcontainer` leaves out.
+    pub ignored_as_flowcontainer: u64,
 }
 
 /// Which flows a collector has, where several share them out. All of them see all packets,
@@ -146,6 +153,7 @@ impl Tally {
             ("orphan_fragment", self.orphan_fragment),
             ("unknown_link", self.unknown_link),
             ("as_nfstream", self.ignored_as_nfstream),
+            ("as_flowcontainer", self.ignored_as_flowcontainer),
         ]
         .into_iter()
     }
@@ -168,6 +176,7 @@ impl Intake {
             decode_tunnels: knobs.decode_tunnels,
             reading,
             fragments: Fragments::default(),
+            streams: Streams::default(),
             newest_ns: 0,
             tally: Tally::default(),
         }
@@ -184,11 +193,17 @@ impl Intake {
             self.tally.filtered += 1;
             return None;
         }
-        let packet = self.parse(frame)?;
+        let mut packet = self.parse(frame)?;
+        let now_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());
+        let (mut key, from_high) = FlowKey::of(&packet, 0);
+        if self.reading == Reading::Flowcontainer {
+            let stream = self.streams.key(frame.bytes, &mut packet, &key, from_high, now_ns);
+            self.tally.ignored_as_flowcontainer += u64::from(stream.is_none());
+            key = stream?;
+        }
         self.tally.metered += 1;
-        self.newest_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());
-        let (key, from_high) = FlowKey::of(&packet, 0);
-        Some(Found { frame: self.tally.seen, now_ns: self.newest_ns, key, from_high, packet })
+        self.newest_ns = now_ns;
+        Some(Found { frame: self.tally.seen, now_ns, key, from_high, packet })
     }
 
     fn parse(&mut self, frame: &Frame<'_>) -> Option<Packet> {
@@ -231,7 +246,7 @@ impl<T: Default> Collector<T> {
     /// A collector without flows.
     pub fn new(knobs: Knobs, reading: Reading, share: Share) -> Self {
         let order = match reading {
-            Reading::Right => Order::LastPacket,
+            Reading::Right | Reading::Flowcontainer => Order::LastPacket,
             Reading::Nfstream => Order::Nfstream,
         };
         Self {
@@ -256,7 +271,7 @@ impl<T: Default> Collector<T> {
         let Found { frame, now_ns, ref key, from_high, ref packet } = *found;
         let ended = &mut self.ended;
         let rank = |cut, last| Rank { frame, cut, last };
-        if self.reading == Reading::Right {
+        if self.reading != Reading::Nfstream {
             self.table.scan(now_ns, usize::MAX, |flow| ended.push((rank(0, flow.last), flow)));
         }
         if self.share.has(key) {

@@ -8,6 +8,7 @@ use flowmeter_common::packet::{Layer, protocol};
 use flowmeter_common::tally::{Direction, mark};
 use flowmeter_common::tunnel;
 
+use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
 use crate::attribution::Owner;
@@ -44,6 +45,8 @@ pub enum Group {
     Splt,
     /// `NFStream`'s layer 7.
     Layer7,
+    /// flowcontainer's sequences.
+    Sequences,
     /// `NFStream`'s process.
     Process,
     /// Where and why the record was made.
@@ -79,6 +82,8 @@ pub enum Kind {
     List,
     /// A list of [`Kind::Time`].
     TimeList,
+    /// A list of [`Kind::Float`].
+    FloatList,
 }
 
 impl Group {
@@ -90,6 +95,7 @@ impl Group {
             Self::Statistics => options.statistics,
             Self::Splt => options.splt > 0,
             Self::Layer7 => options.dissection,
+            Self::Sequences => options.sequences > 0,
             Self::Process => options.visibility,
             Self::Owners => options.extras && options.visibility,
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
@@ -106,6 +112,7 @@ impl Group {
             Self::Statistics => "statistics",
             Self::Splt => "splt",
             Self::Layer7 => "layer7",
+            Self::Sequences => "sequences",
             Self::Process => "process",
             Self::Record => "record",
             Self::Times => "times",
@@ -124,6 +131,7 @@ impl Group {
             Self::Statistics => "with --statistical-analysis",
             Self::Splt => "with --splt-analysis",
             Self::Layer7 => "unless --n-dissections is 0",
+            Self::Sequences => "with --sequences",
             Self::Process | Self::Owners => "with --system-visibility-mode 1",
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
                 "always; not in NFStream"
@@ -144,6 +152,7 @@ impl Kind {
             Self::Text => "text",
             Self::List => "list of integers",
             Self::TimeList => "list of integers or floats",
+            Self::FloatList => "list of floats",
         }
     }
 }
@@ -576,6 +585,22 @@ pub static COLUMNS: &[&[Column]] = &[
             |r| Value::Str(r.flow.local_owner().map_or("", |o: &Owner| &o.name))),
     ],
     &[
+        column!("ip_lengths", Sequences, List, "bytes", "Lengths of the IP packets; negative from the responder.",
+            |r| sequence(r, Told::IpLength, false)),
+        column!("ip_timestamps", Sequences, FloatList, "s", "Times of these packets since the epoch.",
+            |r| sequence(r, Told::Time, false)),
+        column!("payload_lengths", Sequences, List, "bytes", "Lengths of the payloads of TCP, UDP and ICMP that are not empty; negative from the responder.",
+            |r| sequence(r, Told::PayloadLength, true)),
+        column!("payload_timestamps", Sequences, FloatList, "s", "Times of the packets with these payloads since the epoch.",
+            |r| sequence(r, Told::Time, true)),
+        column!("start_timestamp", Sequences, Float, "s", "Time of the flow's first packet since the epoch.",
+            |r| Value::Seconds(span(r).0)),
+        column!("end_timestamp", Sequences, Float, "s", "Time of the flow's last packet since the epoch.",
+            |r| Value::Seconds(span(r).1)),
+        column!("sequences_truncated", Sequences, Bool, "", "True if the flow has more packets than the sequences, which have --max-sequence at the most.",
+            |r| Value::Bool(r.side(Both).packets > u64::from(r.flow.record.splt_packets.min(r.options.sequences)))),
+    ],
+    &[
         column!("interface", Record, Text, "", "Interface that the flow was seen on. Null for captures.",
             |r| r.flow.interface.as_deref().map_or(Value::Null, Value::Str)),
         column!("flow_end_reason", Record, Text, "", "Why the record was closed, in RFC 5102's words: idle timeout, active timeout, end of flow detected, forced end, lack of resources.",
@@ -620,6 +645,37 @@ fn ms(r: &Row, piats: &Moments, of: fn(&Moments) -> f64) -> Value<'static> {
 
 fn list<'a>(r: &Row<'a>, part: Part) -> Value<'a> {
     Value::List(List { slots: &r.flow.splt, length: r.options.splt, part, unit: r.options.unit })
+}
+
+/// A sequence. flowcontainer's lengths are positive from the end with the larger port, or from the
+/// receiver of the first packet; IPv6's are without its header, UDP's payloads with theirs.
+fn sequence<'a>(r: &Row<'a>, part: Told, payload_only: bool) -> Value<'a> {
+    let as_flowcontainer = r.options.as_flowcontainer;
+    let key = &r.flow.record.key;
+    let extra = match part {
+        Told::IpLength if key.ip_version == 6 => -40,
+        Told::PayloadLength if key.protocol == protocol::UDP => 8,
+        _ => 0,
+    };
+    Value::Sequence(Sequence {
+        slots: &r.flow.splt,
+        limit: r.options.sequences,
+        part,
+        payload_only,
+        is_reversed: as_flowcontainer && r.flow.src().port <= r.flow.dst().port,
+        extra: if as_flowcontainer { extra } else { 0 },
+    })
+}
+
+/// Times of the first and the last packet; as flowcontainer, of those with payload.
+fn span(r: &Row) -> (u64, u64) {
+    let both = r.side(Both);
+    if r.options.as_flowcontainer {
+        let mut times = r.flow.splt.iter().filter(|s| s.payload_bytes > 0).map(|s| s.time_ns);
+        let first = times.next().unwrap_or(both.first_ns);
+        return (first, times.next_back().unwrap_or(first));
+    }
+    (both.first_ns, both.last_ns)
 }
 
 fn layer7<'a>(r: &Row<'a>, get: fn(&'a Layer7) -> Value<'a>) -> Value<'a> {

@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn nfstream_columns_come_first() {
-        let own = columns::all().position(|c| c.group == Group::Record);
+        let own = columns::all().position(|c| c.group == Group::Sequences);
         // The core with tunnel_id, the statistics, the lists, layer 7, the process.
         assert_eq!(own, Some(29 + 48 + 3 + 9 + 2));
     }

@@ -7,6 +7,7 @@ pub mod anonymize;
 pub mod columns;
 pub mod list;
 pub mod schema;
+pub mod sequence;
 pub mod value;
 
 pub use columns::{Column, Group, Kind};
@@ -30,6 +31,10 @@ pub struct Options {
     pub statistics: bool,
     /// Length of the lists of first packets; 0 = none.
     pub splt: u32,
+    /// Packets in flowcontainer's sequences at the most; 0 = there are none.
+    pub sequences: u32,
+    /// Whether the sequences have flowcontainer's signs and sizes.
+    pub as_flowcontainer: bool,
     /// Whether layer 7 was dissected.
     pub dissection: bool,
     /// Whether tunnels were decoded.

@@ -138,6 +138,8 @@ mod tests {
             unit: TimeUnit::Ms,
             statistics: false,
             splt: 0,
+            sequences: 0,
+            as_flowcontainer: false,
             dissection: true,
             tunnels: true,
             visibility: false,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use flowmeter_common::splt::Slot;
 
 use super::TimeUnit;
+use super::sequence::{Sequence, push_seconds};
 
 /// The value of a column in one flow. Made and written without allocating.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +31,10 @@ pub enum Value<'a> {
     Oui([u8; 3]),
     /// The first packets of the flow.
     List(List<'a>),
+    /// The packets of the flow, as flowcontainer has them.
+    Sequence(Sequence<'a>),
+    /// A time in ns, written as seconds with all their decimals.
+    Seconds(u64),
 }
 
 impl Value<'_> {
@@ -48,6 +53,8 @@ impl Value<'_> {
                 out.push(b'"');
             }
             Self::List(list) => list.push(out, b","),
+            Self::Sequence(sequence) => sequence.push(out, b","),
+            Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
 
@@ -66,6 +73,8 @@ impl Value<'_> {
             Self::Mac(mac) => push_hex(out, mac),
             Self::Oui(oui) => push_hex(out, oui),
             Self::List(list) => list.push(out, b", "),
+            Self::Sequence(sequence) => sequence.push(out, b", "),
+            Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
 }
@@ -93,7 +102,7 @@ pub struct List<'a> {
     pub length: u32,
     /// Which property.
     pub part: Part,
-    /// The unit of `piat` in the slots.
+    /// The unit in which times between packets are counted.
     pub unit: TimeUnit,
 }
 
@@ -111,6 +120,8 @@ impl List<'_> {
             }
             left > 0
         };
+        let tick = |slot: &Slot| slot.time_ns / self.unit.tick_ns();
+        let mut before = self.slots.first().map_or(0, tick);
         for slot in self.slots {
             let count = slot.repeat as usize;
             if count == 0 {
@@ -120,7 +131,9 @@ impl List<'_> {
                 Part::Direction => run(Value::U64(u64::from(slot.direction())), count),
                 Part::Size => run(Value::U64(u64::from(slot.size())), count),
                 Part::Piat => {
-                    run(self.unit.value(slot.piat), 1) && run(self.unit.value(0), count - 1)
+                    let piat = tick(slot).saturating_sub(before);
+                    before = tick(slot);
+                    run(self.unit.value(piat), 1) && run(self.unit.value(0), count - 1)
                 }
             };
             if !is_more {
@@ -248,8 +261,13 @@ mod tests {
     #[test]
     fn runs_become_packets() {
         let runs = [
-            Slot { piat: 0, size_direction: 60, repeat: 1 },
-            Slot { piat: 7, size_direction: 0x5ea | Slot::REVERSE, repeat: 3 },
+            Slot { size_direction: 60, repeat: 1, ..Slot::default() },
+            Slot {
+                time_ns: 7_000_000,
+                size_direction: 0x5ea | Slot::REVERSE,
+                repeat: 3,
+                ..Slot::default()
+            },
         ];
         assert_eq!(json(list(&runs, 6, Part::Direction)), "[0,1,1,1,-1,-1]");
         assert_eq!(json(list(&runs, 6, Part::Size)), "[60,1514,1514,1514,-1,-1]");
@@ -261,9 +279,9 @@ mod tests {
     #[test]
     fn lost_slot_ends_the_list() {
         let runs = [
-            Slot { piat: 0, size_direction: 60, repeat: 1 },
+            Slot { size_direction: 60, repeat: 1, ..Slot::default() },
             Slot::default(),
-            Slot { piat: 7, size_direction: 61, repeat: 1 },
+            Slot { time_ns: 7_000_000, size_direction: 61, repeat: 1, ..Slot::default() },
         ];
         assert_eq!(json(list(&runs, 3, Part::Size)), "[60,-1,-1]");
     }

@@ -13,6 +13,7 @@ use std::thread;
 
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::MILLISECOND;
+use flowmeter_common::packet::Layer;
 use thiserror::Error;
 
 use crate::attribution::Owners;
@@ -142,17 +143,22 @@ fn frames(
 trait Output {
     /// A flow has ended. Its id is the output's to give.
     fn flow(&mut self, rank: Rank, flow: Flow);
+    /// A flow of so many packets is not written.
+    fn left_out(&mut self, packets: u64);
 }
 
 /// What follows the collector.
 struct Stages<O> {
     dissector: Dissector,
+    /// flowcontainer has no flows without payload.
+    wants_payload: bool,
     out: O,
 }
 
 impl<O> Stages<O> {
     fn new(plan: &ReadPlan, share: Share, out: O) -> Result<Self, dissect::Error> {
-        Ok(Self { dissector: Dissector::new(plan.knobs.n_dissections, share)?, out })
+        let dissector = Dissector::new(plan.knobs.n_dissections, share)?;
+        Ok(Self { dissector, wants_payload: plan.reading == Reading::Flowcontainer, out })
     }
 }
 
@@ -162,6 +168,12 @@ impl<O: Output> Observer<Kept> for Stages<O> {
     }
 
     fn ended(&mut self, rank: Rank, ended: Ended<Kept>) {
+        let payload: u64 =
+            ended.record.directions.iter().map(|d| d.bytes[Layer::Payload as usize]).sum();
+        if self.wants_payload && payload == 0 {
+            self.out.left_out(ended.record.packets());
+            return;
+        }
         let layer7 = self.dissector.finish(&ended.record.key, ended.attached);
         let flow = Flow {
             id: 0,
@@ -202,5 +214,9 @@ impl Output for Log {
         if let Err(e) = self.sink.write(&flow) {
             self.failed.get_or_insert(e);
         }
+    }
+
+    fn left_out(&mut self, packets: u64) {
+        self.report.withheld(packets);
     }
 }

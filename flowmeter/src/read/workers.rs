@@ -58,7 +58,7 @@ pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
         let mut report = merged?;
         sink.flush()?;
         if report.flows_written >= max_nflows {
-            report.withheld(tally.metered.saturating_sub(report.packets_written));
+            report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
         }
         report.print(&tally);
         damaged.map_or(Ok(()), |e| Err(e.into()))
@@ -150,6 +150,8 @@ struct Batch {
     bytes: Vec<u8>,
     /// All flows that ended up to this frame have been sent.
     frames: u64,
+    /// Packets of flows that are not written.
+    left_out: u64,
 }
 
 /// A row in a batch.
@@ -191,6 +193,10 @@ impl Output for Batches {
             self.send(rank.frame.saturating_sub(1));
         }
     }
+
+    fn left_out(&mut self, packets: u64) {
+        self.batch.left_out += packets;
+    }
 }
 
 /// A worker, seen from the merge.
@@ -203,6 +209,8 @@ struct Lane {
     /// Where in `bytes` the next row starts.
     start: usize,
     frames: u64,
+    /// Packets of flows that are not written.
+    left_out: u64,
 }
 
 impl Lane {
@@ -220,6 +228,7 @@ impl Lane {
         self.bytes = batch.bytes;
         self.start = 0;
         self.frames = batch.frames;
+        self.left_out += batch.left_out;
     }
 }
 
@@ -262,5 +271,6 @@ fn merge(lanes: &mut [Lane], sink: &mut dyn Sink, max_nflows: u64) -> Result<Rep
             report.written(row.packets);
         }
     }
+    report.withheld(lanes.iter().map(|lane| lane.left_out).sum());
     Ok(report)
 }

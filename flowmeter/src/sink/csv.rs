@@ -78,6 +78,8 @@ mod tests {
             unit: TimeUnit::Ms,
             statistics: true,
             splt: 3,
+            sequences: 0,
+            as_flowcontainer: false,
             dissection: true,
             tunnels: true,
             visibility: false,

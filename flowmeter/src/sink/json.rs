@@ -65,6 +65,8 @@ mod tests {
         unit: TimeUnit::Ms,
         statistics: false,
         splt: 0,
+        sequences: 0,
+        as_flowcontainer: false,
         dissection: false,
         tunnels: false,
         visibility: false,
@@ -104,6 +106,8 @@ mod tests {
         let all = fields::Options {
             statistics: true,
             splt: 5,
+            sequences: 9,
+            as_flowcontainer: false,
             dissection: true,
             tunnels: true,
             visibility: true,
@@ -116,6 +120,10 @@ mod tests {
         assert_eq!(line["splt_direction"], serde_json::json!([0, 1, 0, -1, -1]));
         assert_eq!(line["splt_ps"], serde_json::json!([60, 100, 300, -1, -1]));
         assert_eq!(line["splt_piat_ms"], serde_json::json!([0, 2, 20, -1, -1]));
+        assert_eq!(line["ip_lengths"], serde_json::json!([46, -86, 286]));
+        assert_eq!(line["payload_lengths"], serde_json::json!([6, -46, 246]));
+        assert_eq!(line["start_timestamp"].as_f64(), Some(1_700_000_000.000_5));
+        assert_eq!(line["sequences_truncated"], false);
         assert_eq!(line["requested_server_name"], "a\"b\n");
         assert_eq!(line["system_process_pid"], -1);
         assert_eq!(line["flow_end_reason"], "idle timeout");

@@ -107,15 +107,7 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
 
 /// The slots with one packet each.
 fn expand(runs: &[Slot]) -> Vec<Slot> {
-    runs.iter()
-        .flat_map(|run| {
-            (0..run.repeat).map(|i| Slot {
-                piat: if i == 0 { run.piat } else { 0 },
-                repeat: 1,
-                ..*run
-            })
-        })
-        .collect()
+    runs.iter().flat_map(|run| (0..run.repeat).map(|_| Slot { repeat: 1, ..*run })).collect()
 }
 
 /// `split` without the wire length, as on the way in, gives the same as with it.

@@ -4,6 +4,7 @@
 //! place that knows those crates. A file is a stream: nothing is read twice, nothing is kept.
 
 pub mod filter;
+pub mod flowcontainer;
 pub mod link;
 pub mod nfstream;
 
