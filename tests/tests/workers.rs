@@ -90,7 +90,7 @@ fn rows_and_their_order_do_not_depend_on_the_workers() -> Result<()> {
     let file = path.to_string_lossy();
     for options in [
         &["--n-dissections=5", "--idle-timeout=1"][..],
-        &["--n-dissections=0", "--idle-timeout=1", "--active-timeout=2", "--format=csv"],
+        &["--n-dissections=0", "--idle-timeout=1", "--active-timeout=2", "--format=csv", "-o-"],
         &["--n-dissections=0", "--idle-timeout=0", "--max-nflows=12345"],
     ] {
         let with = |workers: &str| -> Result<Vec<u8>> {

@@ -114,7 +114,7 @@ impl LiveArgs {
                 return Err(Exit::usage(format_args!("interface `{name}` is named twice")));
             }
         }
-        let output = self.output.sink()?;
+        let output = self.output.sink(None)?;
         let live = self.live;
         let meter_records = unless_zero(live.meter_records);
         if meter_records.is_some() && output.format != Format::Json {

@@ -1,7 +1,7 @@
 //! Which options has the output, whatever is metered?
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,9 +16,10 @@ use crate::sink::{self, Destination, Format};
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Write the flows to this file; - is standard output.
-    #[arg(short, long, value_name = "FILE", default_value = "-")]
-    output: PathBuf,
+    /// Write the flows to this file; - is standard output. [default: -, or CAPTURE.csv for the csv
+    /// of captures]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 
     /// How to write: json is an object a line, added to the file; csv replaces it. [default: csv
     /// if FILE ends in .csv, else json]
@@ -50,18 +51,24 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Where to write, and how.
-    pub fn sink(&self) -> Result<sink::Options, Exit> {
-        let destination = if self.output.as_os_str() == "-" {
-            Destination::Stdout
-        } else {
-            Destination::File(self.output.clone())
+    /// Where to write, and how. `capture` is what is metered, if that is a file.
+    pub fn sink(&self, capture: Option<&Path>) -> Result<sink::Options, Exit> {
+        let is_csv = |path: &Path| path.extension().is_some_and(|e| e == "csv");
+        let by_name = self.output.as_deref().is_some_and(is_csv);
+        let format = self.format.unwrap_or(if by_name { Format::Csv } else { Format::Json });
+        let destination = match (&self.output, capture) {
+            (Some(path), _) if path.as_os_str() == "-" => Destination::Stdout,
+            (Some(path), _) => Destination::File(path.clone()),
+            (None, Some(path)) if format == Format::Csv && path.as_os_str() != "-" => {
+                let mut path = path.as_os_str().to_owned();
+                path.push(".csv");
+                Destination::File(path.into())
+            }
+            (None, _) => Destination::Stdout,
         };
-        let is_csv = self.output.extension().is_some_and(|e| e == "csv");
-        let by_name = if is_csv { Format::Csv } else { Format::Json };
         let options = sink::Options {
             destination,
-            format: self.format.unwrap_or(by_name),
+            format,
             flows_per_file: NonZeroU64::new(self.flows_per_file),
             rotate_files: NonZeroU64::new(self.rotate_files),
         };

@@ -5,6 +5,7 @@ use flowmeter_common::knobs::Knobs;
 
 use super::*;
 use crate::capture::kernel::{Direction, Ingress};
+use crate::collector::pcap::Reading;
 use crate::sink::{Destination, Format};
 
 fn plan(args: &str) -> Result<LivePlan, String> {
@@ -158,4 +159,58 @@ fn listings() {
     assert_eq!(format(&["flowmeter", "fields"]), Some(Listing::Table));
     assert_eq!(format(&["flowmeter", "doctor", "--format", "json"]), Some(Listing::Json));
     assert_eq!(format(&["flowmeter", "fields", "--format", "xml"]), None);
+}
+
+fn read_plan(args: &str) -> Result<ReadPlan, String> {
+    let args = ["flowmeter", "read"].into_iter().chain(args.split(' '));
+    match parse(args) {
+        Ok(Command::Read(plan)) => Ok(*plan),
+        Ok(_) => panic!("another command"),
+        Err(exit) => Err(exit.text),
+    }
+}
+
+fn good_read(args: &str) -> ReadPlan {
+    read_plan(args).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn captures_have_options_of_their_own() {
+    let plan = good_read("a.pcap b.pcap --n-meters 3 --bpf-filter tcp --splt-analysis 65535");
+    assert_eq!(plan.files, [PathBuf::from("a.pcap"), PathBuf::from("b.pcap")]);
+    assert_eq!((plan.n_meters, plan.reading), (3, Reading::Right));
+    assert_eq!(plan.bpf_filter.as_deref(), Some("tcp"));
+    assert_eq!(plan.knobs.splt, 65_535);
+    for (args, says) in [
+        ("", "a value is required for '<FILE>...'"),
+        ("a --bpf-filter tcp/", "'--bpf-filter <EXPRESSION>': "),
+        ("a --n-meters -1", "-1 is not in 0..=65535"),
+        ("a --max-sequence 0", "0 is not in 1..=16777216"),
+        ("a --compat nfstreamer", "[possible values: nfstream, flowcontainer]"),
+    ] {
+        let text = read_plan(args).err().unwrap_or_else(|| panic!("`{args}` passed"));
+        assert!(text.starts_with("error: ") && text.contains(says), "{args}: {text}");
+    }
+}
+
+#[test]
+fn the_csv_of_a_capture_stands_beside_it() {
+    let destination = |args| good_read(args).output.destination;
+    let beside = Destination::File("d.csv/a.pcap.csv".into());
+    assert_eq!(destination("d.csv/a.pcap --format csv"), beside);
+    assert_eq!(destination("a.pcap --format csv -o -"), Destination::Stdout);
+    assert_eq!(destination("- --format csv"), Destination::Stdout);
+    assert_eq!(destination("a.pcap"), Destination::Stdout);
+}
+
+#[test]
+fn flowcontainer_has_sequences_and_no_timeouts() {
+    let plan = good_read("a --compat flowcontainer --max-sequence 9");
+    assert_eq!(
+        (plan.knobs.splt, plan.knobs.idle_ns, plan.knobs.active_ns),
+        (9, u64::MAX, u64::MAX)
+    );
+    assert_eq!(plan.schema.options().sequences, 9);
+    assert_eq!(good("e --sequences").knobs.splt, 255);
+    assert!(bad("e --sequences --max-sequence 256").contains("at most 255 live"));
 }
