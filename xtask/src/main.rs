@@ -3,6 +3,7 @@
 mod bench;
 mod command;
 mod ebpf;
+mod fuzz;
 mod run;
 mod setup;
 mod source;
@@ -62,6 +63,17 @@ enum Task {
     },
     /// Check the rules of ARCHITECTURE.md that the compiler does not.
     Tidy,
+    /// Look for inputs that make the readers fail.
+    Fuzz {
+        /// capture, parse or engine; all of them unless said.
+        target: Option<String>,
+        /// How long, for each.
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// A folder of captures to begin with.
+        #[arg(long, value_name = "DIR")]
+        captures: Option<PathBuf>,
+    },
     /// Measure how fast it is.
     Bench {
         /// What to measure.
@@ -86,6 +98,9 @@ fn main() -> ExitCode {
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
         Task::Tidy => tidy::tidy(),
+        Task::Fuzz { target, minutes, captures } => {
+            fuzz::fuzz(target.as_deref(), minutes, captures)
+        }
         Task::Bench { what } => setup::setup(Purpose::Run)
             .and_then(|toolchain| ebpf::build(&toolchain))
             .and_then(|_| bench::bench(&what)),

@@ -111,13 +111,18 @@ impl Capture {
     /// Opens a capture; `-` is standard input. gzip and zstd are recognised by their first bytes.
     /// `counter` counts the bytes read, before decompression.
     pub fn open(path: &Path, counter: Arc<AtomicU64>) -> Result<Self, Error> {
-        let open = |source| Error::Open { path: path.into(), source };
         let input: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(io::stdin())
         } else {
-            Box::new(File::open(path).map_err(open)?)
+            let file = File::open(path);
+            Box::new(file.map_err(|source| Error::Open { path: path.into(), source })?)
         };
-        let mut input = Counted { input, counter };
+        Self::from_input(path, Counted { input, counter })
+    }
+
+    /// A capture that comes from anywhere. Errors name `path`.
+    pub fn from_input(path: &Path, mut input: impl Read + Send + 'static) -> Result<Self, Error> {
+        let open = |source| Error::Open { path: path.into(), source };
         let head = head(&mut input).map_err(open)?;
         let magic: [u8; 4] = head.first_chunk().copied().unwrap_or_default();
         let whole = io::Cursor::new(head).chain(input);

@@ -1,0 +1,109 @@
+//! Is any capture metered without a panic, with every frame accounted for and every row valid?
+//!
+//! The first byte of the input chooses the options.
+
+#![no_main]
+
+use std::io::Cursor;
+use std::path::Path;
+
+use flowmeter::attribution::Owners;
+use flowmeter::capture::pcap::Capture;
+use flowmeter::collector::pcap::{Collector, Intake, Observer, Rank, Reading, Share};
+use flowmeter::fields::{Options, Schema, TimeUnit};
+use flowmeter::record::Flow;
+use flowmeter::sink::Format;
+use flowmeter::sink::rows::Rows;
+use flowmeter::table::Ended;
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::{Knobs, MILLISECOND};
+use flowmeter_common::packet::Layer;
+use libfuzzer_sys::fuzz_target;
+
+struct Writer {
+    rows: [Rows; 2],
+    out: Vec<u8>,
+    packets: u64,
+}
+
+impl Observer<()> for Writer {
+    fn packet(&mut self, _: &FlowKey, (): &mut (), number: u64, _: u64, _: &[u8]) {
+        assert!(number > 0);
+    }
+
+    fn ended(&mut self, _: Rank, ended: Ended<()>) {
+        self.packets += ended.record.packets();
+        let flow = Flow {
+            id: 0,
+            reason: ended.reason,
+            record: ended.record,
+            splt: ended.splt,
+            layer7: None,
+            owners: Owners::default(),
+            interface: None,
+        };
+        for rows in &self.rows {
+            self.out.clear();
+            rows.push(&flow, &mut self.out);
+            assert!(std::str::from_utf8(&self.out).is_ok());
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [choice, file @ ..] = data else { return };
+    let bit = |n: u8| choice >> n & 1 != 0;
+    let reading = match choice & 3 {
+        0 => Reading::Nfstream,
+        1 => Reading::Flowcontainer,
+        _ => Reading::Right,
+    };
+    let timeout = if bit(2) { 0 } else { 1_000 * MILLISECOND };
+    let accounting = choice >> 6;
+    let unit = if bit(5) { TimeUnit::Ns } else { TimeUnit::Ms };
+    let knobs = Knobs {
+        idle_ns: timeout,
+        active_ns: timeout * 3,
+        accounting: u32::from(accounting),
+        tick_ns: unit.tick_ns(),
+        splt: 20,
+        n_dissections: 3,
+        statistics: bit(3),
+        decode_tunnels: bit(4),
+    };
+    let options = Options {
+        accounting: [Layer::Link, Layer::Ip, Layer::Transport, Layer::Payload]
+            [usize::from(accounting)],
+        unit,
+        statistics: bit(3),
+        splt: 10,
+        sequences: 20,
+        as_flowcontainer: reading == Reading::Flowcontainer,
+        dissection: true,
+        tunnels: bit(4),
+        visibility: true,
+        extras: true,
+    };
+    let schema = std::sync::Arc::new(Schema::new(options));
+    let mut writer = Writer {
+        rows: [Format::Json, Format::Csv].map(|format| Rows::new(schema.clone(), format)),
+        out: Vec::new(),
+        packets: 0,
+    };
+    let Ok(mut capture) = Capture::from_input(Path::new("fuzz"), Cursor::new(file.to_vec())) else {
+        return;
+    };
+    let mut intake = Intake::new(&knobs, reading, None);
+    let mut collector = Collector::new(knobs, reading, Share::WHOLE);
+    while let Ok(Some(())) = capture.next(|frame| {
+        if let Some(found) = intake.packet(&frame) {
+            let ip = frame.bytes.get(usize::from(found.packet.network_offset)..);
+            collector.packet(&found, ip.unwrap_or_default(), &mut writer);
+        }
+    }) {}
+    collector.finish(&mut writer);
+    let tally = intake.tally;
+    let ignored: u64 = tally.ignored().map(|(_, n)| n).sum();
+    assert_eq!(tally.seen, tally.metered + ignored, "every frame has a fate");
+    assert_eq!(tally.metered, writer.packets, "every packet is in a row");
+});
