@@ -20,6 +20,7 @@ const TEST_PACKAGES: &[&str] = &[
     "iperf3",
     "tshark",
     "tcpdump",
+    "tcpreplay",
     "ethtool",
     "openssl",
     "curl",
