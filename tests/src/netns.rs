@@ -52,9 +52,16 @@ impl Host {
         Ok(Self { name })
     }
 
-    /// Packets that its end of the wire had no room for, on the way out or in.
-    pub fn dropped(&self) -> Result<u64> {
-        let mut sum = 0;
+    /// Packets that its end of the wire had no room for, on the way out or in, and segments that
+    /// TCP has sent again.
+    pub fn disturbances(&self) -> Result<u64> {
+        let snmp = self.run("cat", &["/proc/net/snmp"])?.stdout;
+        let snmp = String::from_utf8_lossy(&snmp).into_owned();
+        let mut tcp = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = (tcp.next().unwrap_or(""), tcp.next().unwrap_or(""));
+        let at = names.split(' ').position(|name| name == "RetransSegs");
+        let again = values.split(' ').nth(at.context("no `RetransSegs`")?);
+        let mut sum = again.context("no value for `RetransSegs`")?.parse::<u64>()?;
         for counter in ["tx_dropped", "rx_dropped"] {
             let path = format!("/sys/class/net/{WIRE}/statistics/{counter}");
             let text = self.run("cat", &[&path])?.stdout;

@@ -71,6 +71,70 @@ fn every_row_of_the_quirk_probes_is_nfstreams() -> Result<()> {
     compare_all("quirks", "expected-quirks")
 }
 
+/// The share of flows with NFStream's value, at least, by any nDPI from 4.2 on. NFStream has 5.0.
+const LAYER_7: [(&str, f64); 8] = [
+    ("application_name", 0.65),
+    ("application_category_name", 0.65),
+    ("application_is_guessed", 0.70),
+    ("requested_server_name", 0.90),
+    ("client_fingerprint", 0.55),
+    ("server_fingerprint", 0.99),
+    ("user_agent", 0.98),
+    ("content_type", 0.98),
+];
+
+#[test]
+fn layer_7_agrees_as_far_as_the_installed_ndpi_can() -> Result<()> {
+    let Some(folder) = std::env::var_os("FLOWMETER_CONFORMANCE").map(PathBuf::from) else {
+        println!("left out: FLOWMETER_CONFORMANCE names no folder to compare with");
+        return Ok(());
+    };
+    let (mut all, mut agree, mut master) = (0_u32, [0_u32; LAYER_7.len()], 0_u32);
+    // TLS over TCP, of which nothing may be missed.
+    let (mut named, mut named_right) = (0_u32, 0_u32);
+    for entry in fs::read_dir(folder.join("expected/default"))? {
+        let rows = entry?.path();
+        let file = rows.file_name().context("a row file has a name")?.to_string_lossy();
+        let theirs = Command::new("zcat").arg(&rows).output()?.stdout;
+        let ours = Command::new(program("flowmeter")?)
+            .args(["read", "--compat=nfstream"])
+            .arg(folder.join("pcaps").join(file.trim_end_matches(".jsonl.gz")))
+            .output()?
+            .stdout;
+        // The rows are in the same order, which another test makes sure of.
+        for (ours, theirs) in parse_rows(&ours)?.iter().zip(&parse_rows(&theirs)?) {
+            all += 1;
+            for ((column, _), agree) in LAYER_7.iter().zip(&mut agree) {
+                *agree += u32::from(ours[*column] == theirs[*column]);
+            }
+            let name = |row: &Value| row["application_name"].as_str().unwrap_or("").to_owned();
+            let of = |name: &str| name.split('.').next().unwrap_or("").to_owned();
+            master += u32::from(of(&name(ours)) == of(&name(theirs)));
+            let server = &theirs["requested_server_name"];
+            if of(&name(theirs)) == "TLS" && theirs["protocol"] == 6 && server != "" {
+                named += 1;
+                named_right += u32::from(&ours["requested_server_name"] == server);
+            }
+        }
+    }
+    ensure!(all > 1000, "only {all} flows to compare");
+    let share = |n: u32| f64::from(n) / f64::from(all);
+    println!("layer 7 of {all} flows, share with NFStream's value:");
+    println!("  {:26} {:.4}", "master protocol", share(master));
+    println!("  server names of TLS over TCP {named_right} of {named}");
+    for ((column, least), agree) in LAYER_7.iter().zip(agree) {
+        println!("  {column:26} {:.4}", share(agree));
+        ensure!(share(agree) >= *least, "{column}: {:.4}, at least {least}", share(agree));
+    }
+    ensure!(share(master) >= 0.84 && named_right == named);
+    Ok(())
+}
+
+fn parse_rows(rows: &[u8]) -> Result<Vec<Value>> {
+    let lines = rows.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
+}
+
 /// Captures that flowcontainer's rows differ on, and why ours are not like that.
 const UNLIKE_FLOWCONTAINER: [(&str, &str); 7] = [
     ("dns_fragmented.pcap", "tshark joins the fragments of a datagram and shows the last one"),

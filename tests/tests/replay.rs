@@ -94,7 +94,8 @@ fn live(path: &Path, frames: usize, ingress: &str) -> Result<Vec<Value>> {
 fn key(flow: &Value) -> String {
     let ends = ["src_ip", "src_port", "dst_ip", "dst_port"];
     let rest = ["protocol", "ip_version", "vlan_id", "outer_vlan_id", "tunnel_id", "tunnel_vni"];
-    ends.iter().chain(&rest).map(|name| format!("{} ", flow[*name])).collect()
+    let values = ends.iter().chain(&rest).map(|name| flow[*name].to_string());
+    values.collect::<Vec<_>>().join(" ")
 }
 
 fn is_time(column: &str) -> bool {

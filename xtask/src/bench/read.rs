@@ -1,7 +1,9 @@
 //! How fast are captures metered?
 //!
-//! On captures made here, always the same ones: many short flows, few long ones, a mix. Against
-//! tcpdump, which only reads, and softflowd, which keeps five counters a flow.
+//! On captures made here, always the same ones: many short flows, few long ones, a mix, and as many
+//! concurrent flows as there are packets. Against tcpdump, which only reads; softflowd, which keeps
+//! five counters a flow; and NFStream, where Python has it (`FLOWMETER_PYTHON` names the
+//! interpreter).
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -9,13 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{find, say_and_run};
+use crate::command::{find, output, say_and_run};
 use crate::{ebpf, root};
 
 /// Runs of each; the fastest counts.
 const RUNS: usize = 3;
+
+/// Meters a capture as flowmeter does: flows are made and thrown away.
+const NFSTREAM: &str = "
+import sys
+from nfstream import NFStreamer
+if __name__ == '__main__':
+    for flow in NFStreamer(source=sys.argv[1], statistical_analysis=True, splt_analysis=20,
+                           n_dissections=int(sys.argv[2]), n_meters=1):
+        pass
+";
 
 pub fn bench(megabytes: u64) -> Result<()> {
     let mut build = Command::new("cargo");
@@ -24,46 +36,91 @@ pub fn bench(megabytes: u64) -> Result<()> {
     let flowmeter = root().join("target/release/flowmeter").to_string_lossy().into_owned();
     let folder = root().join("target/bench");
     std::fs::create_dir_all(&folder)?;
-    for kind in [Kind::Short, Kind::Long, Kind::Mix] {
+    let script = folder.join("with_nfstream.py");
+    std::fs::write(&script, NFSTREAM)?;
+    let script = script.to_string_lossy().into_owned();
+    let python = std::env::var("FLOWMETER_PYTHON").unwrap_or_else(|_| "python3".into());
+    for kind in [Kind::Short, Kind::Long, Kind::Mix, Kind::Many] {
         let capture = make(&folder, kind, megabytes)?;
         let path = capture.path.to_string_lossy().into_owned();
         println!("\n{}: {} packets, {} flows", kind.name(), capture.packets, capture.flows);
-        let mut baseline = None;
-        let statistics = ["--statistical-analysis", "--splt-analysis=20", "-o/dev/null"];
-        let plain = [&["read", &path, "--n-dissections=0"], &statistics[..]].concat();
-        let dissected = [&["read", &path], &statistics[..]].concat();
-        let softflowd = ["-r", &path, "-d", "-n", "127.0.0.1:9"];
-        for (what, program, args) in [
-            ("tcpdump -w /dev/null", "tcpdump", &["-r", &path, "-w", "/dev/null"][..]),
-            ("softflowd", "softflowd", &softflowd[..]),
-            ("flowmeter, statistics, SPLT 20", &flowmeter, &plain),
-            ("flowmeter, and nDPI", &flowmeter, &dissected),
-        ] {
-            if !program.contains('/') && find(program).is_none() {
-                println!("  {what:34} not installed");
+        let read = |n: &'static str, workers: &'static str| {
+            [
+                "read",
+                &path,
+                n,
+                workers,
+                "--statistical-analysis",
+                "--splt-analysis=20",
+                "-o/dev/null",
+            ]
+        };
+        let plain = ["read", &path, "--n-dissections=0", "--n-meters=1", "-o/dev/null"];
+        let (one, two) =
+            (read("--n-dissections=0", "--n-meters=1"), read("--n-dissections=0", "--n-meters=2"));
+        let (one_dissected, two_dissected) = (
+            read("--n-dissections=20", "--n-meters=1"),
+            read("--n-dissections=20", "--n-meters=2"),
+        );
+        let subjects: [(&str, &str, &[&str]); 9] = [
+            ("tcpdump -w /dev/null", "tcpdump", &["-r", &path, "-w", "/dev/null"]),
+            ("softflowd", "softflowd", &["-r", &path, "-d", "-n", "127.0.0.1:9"]),
+            ("NFStream, statistics, SPLT 20", &python, &[&script, &path, "0"]),
+            ("NFStream, and nDPI", &python, &[&script, &path, "20"]),
+            ("flowmeter, core columns", &flowmeter, &plain),
+            ("flowmeter, statistics, SPLT 20", &flowmeter, &one),
+            ("the same, 2 workers", &flowmeter, &two),
+            ("flowmeter, and nDPI", &flowmeter, &one_dissected),
+            ("the same, 2 workers", &flowmeter, &two_dissected),
+        ];
+        let mut baselines: Vec<(&str, f64)> = Vec::new();
+        for (what, program, args) in subjects {
+            // NFStream takes minutes where flowmeter takes a second.
+            let is_slow = program == python && matches!(kind, Kind::Many);
+            if is_slow || !is_there(program, what) {
+                println!("  {what:32} left out");
                 continue;
             }
-            let (seconds, kilobytes) = measure(program, args)?;
-            if program == "softflowd" {
-                baseline = Some(seconds);
-            }
-            let ratio =
-                baseline.map_or(String::new(), |b| format!("{:>7.2} × softflowd", b / seconds));
+            let runs = if program == python { 1 } else { RUNS };
+            let (seconds, kilobytes) = measure(program, args, runs)?;
+            let ratios: Vec<String> = baselines
+                .iter()
+                .map(|(name, baseline)| format!("  {:.2} × {name}", baseline / seconds))
+                .collect();
             println!(
-                "  {what:34} {:>7.3} Mpackets/s {:>8.0} MB/s {:>7} KB{ratio}",
+                "  {what:32} {:>7.3} Mpackets/s {:>7.0} MB/s {:>8} KB {:>6} B/flow{}",
                 capture.packets as f64 / seconds / 1e6,
                 capture.bytes as f64 / seconds / 1e6,
                 kilobytes,
+                kilobytes * 1024 / capture.flows.max(1),
+                ratios.concat(),
             );
+            match what {
+                "softflowd" => baselines.push(("softflowd", seconds)),
+                "NFStream, statistics, SPLT 20" => baselines.push(("NFStream", seconds)),
+                "NFStream, and nDPI" => baselines.push(("NFStream with nDPI", seconds)),
+                "flowmeter, statistics, SPLT 20" | "flowmeter, and nDPI" => {
+                    baselines.retain(|(name, _)| *name != "1 worker");
+                    baselines.push(("1 worker", seconds));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())
 }
 
+fn is_there(program: &str, what: &str) -> bool {
+    if what.starts_with("NFStream") {
+        return output(Command::new(program).args(["-c", "import nfstream"])).is_some();
+    }
+    program.contains('/') || find(program).is_some()
+}
+
 /// Seconds of the fastest run, and peak memory.
-fn measure(program: &str, args: &[&str]) -> Result<(f64, u64)> {
+fn measure(program: &str, args: &[&str], runs: usize) -> Result<(f64, u64)> {
     let (mut best, mut memory) = (f64::INFINITY, 0);
-    for _ in 0..RUNS {
+    for _ in 0..runs {
         let begun = Instant::now();
         let mut child = Command::new(program)
             .args(args)
@@ -74,7 +131,8 @@ fn measure(program: &str, args: &[&str]) -> Result<(f64, u64)> {
             .with_context(|| format!("failed to run `{program}`"))?;
         let status = format!("/proc/{}/status", child.id());
         loop {
-            if child.try_wait()?.is_some() {
+            if let Some(status) = child.try_wait()? {
+                ensure!(status.success(), "`{program}` failed: {status}");
                 break;
             }
             let text = std::fs::read_to_string(&status).unwrap_or_default();
@@ -93,6 +151,7 @@ enum Kind {
     Short,
     Long,
     Mix,
+    Many,
 }
 
 impl Kind {
@@ -101,6 +160,7 @@ impl Kind {
             Self::Short => "short",
             Self::Long => "long",
             Self::Mix => "mix",
+            Self::Many => "many",
         }
     }
 
@@ -110,6 +170,8 @@ impl Kind {
             Self::Short => (&[0, 0, 40, 300, 1000], 10.7),
             Self::Long => (&[0, 1448, 1448, 1448], 4_000.0),
             Self::Mix => (&[0, 0, 100, 500, 1448], 22.3),
+            // Flows that stay: a packet each, within the idle timeout.
+            Self::Many => (&[50], 1.0),
         }
     }
 }

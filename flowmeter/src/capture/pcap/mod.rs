@@ -80,6 +80,9 @@ pub struct Capture {
     reader: Box<dyn PcapReaderIterator + Send>,
     interfaces: Vec<Interface>,
     legacy: Legacy,
+    is_pcapng: bool,
+    /// Whether the section of a pcapng file has its numbers in network order.
+    is_big_endian: bool,
     /// Bytes of the capture that have been consumed, uncompressed.
     offset: u64,
 }
@@ -102,6 +105,18 @@ struct Interface {
     /// Seconds to add.
     offset: i64,
     snapshot: u32,
+}
+
+/// How a section of a pcapng file starts, in either byte order.
+const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// Types of pcapng blocks that are read.
+mod block {
+    pub const INTERFACE: u32 = 1;
+    /// Has no name any more.
+    pub const OBSOLETE_PACKET: u32 = 2;
+    pub const SIMPLE: u32 = 3;
+    pub const ENHANCED: u32 = 6;
 }
 
 /// The reader's buffer, and the largest record that can be read.
@@ -135,6 +150,7 @@ impl Capture {
         };
         // The reader looks at what its first read gives, however little that is.
         let start = self::head(&mut input).map_err(open)?;
+        let is_pcapng = start.starts_with(&SECTION);
         let reader = create_reader(BUFFER, io::Cursor::new(start).chain(input))
             .map_err(|_| Error::NotACapture { path: path.into() })?;
         Ok(Self {
@@ -142,6 +158,8 @@ impl Capture {
             reader,
             interfaces: Vec::new(),
             legacy: Legacy::default(),
+            is_pcapng,
+            is_big_endian: false,
             offset: 0,
         })
     }
@@ -159,13 +177,17 @@ impl Capture {
     /// Hands the next frame to `see` and returns its answer; none at the end.
     pub fn next<R>(&mut self, see: impl FnOnce(Frame<'_>) -> R) -> Result<Option<R>, Error> {
         loop {
+            if self.is_pcapng && self.pass_over()? {
+                continue;
+            }
             let (size, found) = match self.reader.next() {
+                Ok((size, PcapBlockOwned::NG(Block::Unknown(block)))) => {
+                    (size, obsolete(block.data, &self.interfaces, self.is_big_endian))
+                }
                 Ok((size, block)) => (size, read(&block, &mut self.interfaces, &mut self.legacy)),
                 Err(PcapError::Eof) => return Ok(None),
                 Err(PcapError::Incomplete(_)) => {
-                    if self.reader.refill().is_err() {
-                        return Err(failed(&PcapError::<()>::ReadError, &self.path, self.offset));
-                    }
+                    self.refill()?;
                     continue;
                 }
                 Err(e) => return Err(failed(&e, &self.path, self.offset)),
@@ -179,6 +201,62 @@ impl Capture {
                 None => self.consume(size),
             }
         }
+    }
+
+    /// Steps over a pcapng block that has neither a frame nor an interface. Such blocks may be
+    /// larger than the buffer, and what is not read cannot do harm.
+    fn pass_over(&mut self) -> Result<bool, Error> {
+        let head = loop {
+            if let Some(head) = self.reader.data().first_chunk::<12>() {
+                break *head;
+            }
+            let before = self.reader.data().len();
+            self.refill()?;
+            match self.reader.data().len() {
+                0 => return Ok(false), // the end, which the reader tells
+                here if here == before => return Err(self.cut()),
+                _ => {}
+            }
+        };
+        let [t0, t1, t2, t3, l0, l1, l2, l3, order @ ..] = head;
+        if [t0, t1, t2, t3] == SECTION {
+            self.is_big_endian = order == [0x1a, 0x2b, 0x3c, 0x4d];
+            return Ok(false);
+        }
+        let word = if self.is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+        if matches!(
+            word([t0, t1, t2, t3]),
+            block::INTERFACE | block::OBSOLETE_PACKET | block::SIMPLE | block::ENHANCED
+        ) {
+            return Ok(false);
+        }
+        let length = word([l0, l1, l2, l3]);
+        if length < 12 {
+            return Err(Error::Damaged { path: self.path.clone(), offset: self.offset });
+        }
+        let mut left = (length as usize).next_multiple_of(4);
+        loop {
+            let here = self.reader.data().len().min(left);
+            self.reader.consume_noshift(here);
+            left -= here;
+            if left == 0 {
+                self.offset += u64::from(length).next_multiple_of(4);
+                return Ok(true);
+            }
+            self.refill()?;
+            if self.reader.data().is_empty() {
+                return Err(self.cut());
+            }
+        }
+    }
+
+    fn refill(&mut self) -> Result<(), Error> {
+        let failed = || Error::Read { path: self.path.clone(), offset: self.offset };
+        self.reader.refill().map_err(|_| failed())
+    }
+
+    fn cut(&self) -> Error {
+        Error::Cut { path: self.path.clone(), offset: self.offset }
     }
 
     fn consume(&mut self, size: usize) {
@@ -287,6 +365,29 @@ fn read<'a>(
     }
 }
 
+/// The frame of a pcapng packet block, which files of before 2010 have and the parser does not
+/// know: interface (16 bits), drops, time (high, low), captured and wire length.
+fn obsolete<'a>(
+    data: &'a [u8],
+    interfaces: &[Interface],
+    is_big_endian: bool,
+) -> Option<Frame<'a>> {
+    let (head, bytes) = data.split_first_chunk::<20>()?;
+    let short = if is_big_endian { u16::from_be_bytes } else { u16::from_le_bytes };
+    let word = if is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+    let [i0, i1, _, _, rest @ ..] = *head;
+    let [h0, h1, h2, h3, l0, l1, l2, l3, c0, c1, c2, c3, w0, w1, w2, w3] = rest;
+    let interface = interfaces.get(usize::from(short([i0, i1])))?;
+    let captured = word([c0, c1, c2, c3]);
+    let units = u64::from(word([h0, h1, h2, h3])) << 32 | u64::from(word([l0, l1, l2, l3]));
+    Some(Frame {
+        time_ns: interface.time_ns(units),
+        bytes: bytes.get(..captured as usize)?,
+        wire: word([w0, w1, w2, w3]).max(captured),
+        link: interface.link,
+    })
+}
+
 impl Interface {
     /// A time stamp as ns since the epoch.
     fn time_ns(&self, units: u64) -> i64 {
@@ -294,5 +395,61 @@ impl Interface {
         let seconds = (units / resolution).cast_signed().saturating_add(self.offset);
         let fraction = u128::from(units % resolution) * 1_000_000_000 / u128::from(resolution);
         seconds.saturating_mul(1_000_000_000).saturating_add(fraction as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pcapng block in network order.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let length = (body.len().next_multiple_of(4) + 12) as u32;
+        let mut block = [kind.to_be_bytes(), length.to_be_bytes()].concat();
+        block.extend(body);
+        block.resize(length as usize - 4, 0);
+        block.extend(length.to_be_bytes());
+        block
+    }
+
+    fn section() -> Vec<u8> {
+        let order = 0x1a2b_3c4d_u32.to_be_bytes();
+        block(0x0a0d_0d0a, &[&order[..], &[0, 1, 0, 0], &[0xff; 8]].concat())
+    }
+
+    /// The frames' times and bytes, and whether the end was sound.
+    fn frames(file: Vec<u8>) -> (Vec<(i64, Vec<u8>)>, Result<(), Error>) {
+        let mut frames = Vec::new();
+        let opened = Capture::from_input(Path::new("test"), io::Cursor::new(file));
+        let end = opened.and_then(|mut capture| {
+            while capture.next(|f| frames.push((f.time_ns, f.bytes.to_vec())))?.is_some() {}
+            Ok(())
+        });
+        (frames, end)
+    }
+
+    #[test]
+    fn blocks_without_frames_are_passed_over_whatever_their_size() {
+        let interface = block(1, &[0, 1, 0, 0, 0, 0, 0, 0]);
+        let times = [0_u32, 5, 3, 3].map(u32::to_be_bytes).concat();
+        let packet = block(6, &[&[0; 4][..], &times, b"abc"].concat());
+        let secrets = block(10, &vec![7; 3 * BUFFER]);
+        let section = section();
+        let file = [&section, &secrets, &interface, &packet, &secrets, &packet].map(|b| &b[..]);
+        let (found, end) = frames(file.concat());
+        assert!(end.is_ok(), "{end:?}");
+        assert_eq!(found, vec![(5_000, b"abc".to_vec()); 2]);
+        let cut = [&section[..], &secrets[..secrets.len() - 9]].concat();
+        assert!(matches!(frames(cut).1, Err(Error::Cut { offset: 28, .. })));
+    }
+
+    #[test]
+    fn packet_blocks_of_old_are_read() {
+        let interface = block(1, &[0, 1, 0, 0, 0, 0, 0, 0]);
+        let numbers = [0_u32, 0, 5, 3, 9].map(u32::to_be_bytes).concat();
+        let packet = block(2, &[&numbers[..], b"abc"].concat());
+        let (found, end) = frames([section(), interface, packet].concat());
+        assert!(end.is_ok(), "{end:?}");
+        assert_eq!(found, [(5_000, b"abc".to_vec())]);
     }
 }
