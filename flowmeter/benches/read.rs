@@ -28,7 +28,7 @@ fn frames() -> Vec<Vec<u8>> {
         .map(|n| {
             let conversation = (n % CONVERSATIONS) as u16;
             let [high, low] = conversation.to_be_bytes();
-            let forth = n / CONVERSATIONS % 2 == 0;
+            let forth = (n / CONVERSATIONS).is_multiple_of(2);
             let (client, server) = ([10, 0, high, low, 0x9c, 0x40], [192, 0, 2, 1, 1, 187]);
             let (src, dst) = if forth { (client, server) } else { (server, client) };
             let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 140];
