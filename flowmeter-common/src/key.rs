@@ -1,5 +1,7 @@
 //! Which flow does a packet belong to?
 
+use core::hash::{Hash, Hasher};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::packet::{Address, Packet};
@@ -10,7 +12,7 @@ use crate::packet::{Address, Packet};
 /// As `NFStream`'s, it has addresses, ports, protocol, VLAN and tunnel. It also has what keeps
 /// strangers apart: the IP version, the outer VLAN, the VXLAN/GENEVE network and the interface.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct FlowKey {
@@ -39,6 +41,17 @@ pub struct FlowKey {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
+
+/// In words: field by field it takes longer than all else in a table.
+impl Hash for FlowKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let words: &[u64; 6] = zerocopy::transmute_ref!(self);
+        for word in words {
+            state.write_u64(*word);
+        }
+    }
+}
 
 impl FlowKey {
     /// The key of `p` on `interface`, written into `self`, and whether the packet's source is the

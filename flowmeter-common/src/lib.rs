@@ -28,6 +28,7 @@ pub mod knobs;
 pub mod lifetime;
 pub mod link;
 pub mod network;
+pub mod owner;
 pub mod packet;
 pub mod parse;
 pub mod segment;

@@ -34,6 +34,8 @@ pub struct Direction {
     pub piat_min: u64,
     /// Longest inter-arrival time in ticks.
     pub piat_max: u64,
+    /// Cookie of the socket that sent these packets; 0 if it is not on this host, or not known.
+    pub cookie: u64,
     /// Smallest packet in bytes, by the accounting mode.
     pub size_min: u32,
     /// Largest packet in bytes, by the accounting mode.
@@ -46,11 +48,13 @@ pub struct Direction {
     pub icmp_type: u8,
     /// Code of the first ICMP packet.
     pub icmp_code: u8,
+    /// 1 if this host has sent a packet of these that came from no socket: it forwarded it.
+    pub socketless: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Direction>() == 152);
+const _: () = assert!(size_of::<Direction>() == 160);
 
 /// A biflow.
 #[derive(
@@ -89,7 +93,7 @@ pub struct Record {
     pub reserved: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Record>() == 432);
+const _: () = assert!(size_of::<Record>() == 448);
 
 /// Bits of [`Record::marks`]: how a record falls short, said in the log.
 pub mod mark {
@@ -109,9 +113,17 @@ pub struct Effect {
     pub direction: u32,
     /// Ordinal of the packet in its flow, from 1 (of a super-packet: of its first segment).
     pub number: u64,
+    /// 1 if the socket that sends these packets is not known yet, and may be found: not after so
+    /// many packets that had none.
+    pub wants_socket: u32,
+    /// Zero.
+    pub reserved: u32,
     /// SPLT slots to write.
     pub splt: Added,
 }
+
+/// A direction is taken for one without a socket after so many packets.
+const SOCKETLESS: u64 = 64;
 
 impl Record {
     /// Makes this the record of a new flow with no packet yet.
@@ -202,6 +214,7 @@ impl Record {
         }
 
         effect.direction = u32::from(reverse);
+        effect.wants_socket = u32::from(d.cookie == 0 && d.packets < SOCKETLESS);
         effect.number = before + 1;
         effect.splt.count = 0;
         if self.splt_packets < knobs.splt() {

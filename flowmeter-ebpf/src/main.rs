@@ -9,13 +9,14 @@
 
 mod maps;
 mod meter;
+mod owner;
 mod packet;
 mod parse;
 mod reap;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_sock, classifier, xdp};
+use aya_ebpf::programs::{BtfTracePointContext, SockContext, TcContext, XdpContext};
 
 use crate::packet::{TcFrame, XdpFrame};
 
@@ -44,6 +45,54 @@ pub fn flowmeter_tc_out(ctx: TcContext) -> i32 {
 #[xdp]
 pub fn flowmeter_reap(ctx: XdpContext) -> u32 {
     reap::reap(&ctx).unwrap_or(0)
+}
+
+/// A process makes a socket, which it may.
+#[cgroup_sock(sock_create)]
+pub fn flowmeter_socket(ctx: SockContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::created(ctx.sock) };
+    1
+}
+
+/// A process has bound a socket of IPv4, which it may.
+#[cgroup_sock(post_bind4)]
+pub fn flowmeter_bind4(ctx: SockContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::bound(ctx.sock, 4) };
+    1
+}
+
+/// A process has bound a socket of IPv6, which it may.
+#[cgroup_sock(post_bind6)]
+pub fn flowmeter_bind6(ctx: SockContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::bound(ctx.sock, 6) };
+    1
+}
+
+/// The last descriptor of a socket is closed.
+#[cgroup_sock(sock_release)]
+pub fn flowmeter_release(ctx: SockContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::released(ctx.sock) };
+    1
+}
+
+/// A process has sent by a socket.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn flowmeter_send(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the argument is a socket that the kernel holds.
+    unsafe { owner::used(ctx.arg(0)) };
+    0
+}
+
+/// A process has received by a socket.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the argument is a socket that the kernel holds.
+    unsafe { owner::used(ctx.arg(0)) };
+    0
 }
 
 /// Parses only and leaves the verdict in `PARSED`. For tests and benchmarks, never attached.

@@ -9,6 +9,7 @@ use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent};
 use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Settings;
+use flowmeter_common::owner::OwnerCounters;
 use flowmeter_common::packet::Packet;
 use flowmeter_common::parse::{Walk, next};
 use flowmeter_common::splt::{Chunk, ChunkKey};
@@ -64,6 +65,8 @@ pub struct Scratch {
     pub key: FlowKey,
     pub window: Window,
     pub new: NewFlow,
+    /// The cookie of the socket that sends the packet.
+    pub cookie: u64,
     /// Flows that this CPU has begun.
     pub begun: u64,
     pub chunk_key: ChunkKey,
@@ -100,6 +103,14 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_DATAGRAMS> = LruHashMap
 /// By interface * 2 + hook.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES * HOOKS }> = PerCpuArray::new();
+
+/// Sockets' makers and users.
+#[btf_map]
+pub static OWNERS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
+
+/// What became of them.
+#[btf_map]
+pub static OWNER_COUNTERS: PerCpuArray<OwnerCounters, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -160,6 +171,27 @@ globals! {
     FIRST_LINK: u32 = next::ETHERNET;
     /// 1 if there is more than one interface.
     MANY: u32 = 0;
+    /// 1 if flows are to know their sockets.
+    ATTRIBUTE: u32 = 0;
+    /// Where fields are in the kernel's structs; bytes. Of `task_struct`, 0 if not known:
+    TASK_LEADER: u32 = 0;
+    TASK_PARENT: u32 = 0;
+    TASK_TGID: u32 = 0;
+    TASK_START: u32 = 0;
+    TASK_COMM: u32 = 0;
+    TASK_NAMESPACES: u32 = 0;
+    /// Of `nsproxy` and `net`:
+    NAMESPACES_NET: u32 = 0;
+    NET_NUMBER: u32 = 0;
+    /// Of `sock`, by its common part:
+    SOCK_FAMILY: u32 = 16;
+    SOCK_PORT: u32 = 14;
+    SOCK_PEER_PORT: u32 = 12;
+    SOCK_ADDRESS: u32 = 4;
+    SOCK_PEER: u32 = 0;
+    SOCK_ADDRESS6: u32 = 72;
+    SOCK_PEER6: u32 = 56;
+    SOCK_PROTOCOL: u32 = 0;
 }
 
 /// The settings. Each is a constant to the verifier, which removes what is off.

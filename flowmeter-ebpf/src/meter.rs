@@ -22,8 +22,8 @@ use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
 use flowmeter_common::tally::{Record, mark};
 
 use crate::maps::{
-    COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS, SNAPSHOT,
-    SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
+    ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS,
+    SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
 };
 use crate::packet::{Frame, opaque};
 use crate::parse;
@@ -61,6 +61,10 @@ pub fn meter<F: Frame>(frame: &F) -> Option<()> {
         return None;
     }
     let wanted = flowmeter_update();
+    if F::HOOK == 1 && ATTRIBUTE.load() != 0 && scratch.effect.wants_socket != 0 {
+        scratch.cookie = frame.cookie();
+        flowmeter_own();
+    }
     if scratch.effect.number == 1 {
         let p = &scratch.walk.packet;
         debug!(
@@ -428,6 +432,32 @@ pub extern "C" fn flowmeter_mark() -> u32 {
         bpf_spin_lock(&raw mut (*flow).lock);
         if (*flow).state == LIVE && (*flow).record.uid == scratch.uid {
             (*flow).record.marks |= scratch.marks as u8;
+        }
+        bpf_spin_unlock(&raw mut (*flow).lock);
+    }
+    0
+}
+
+/// Notes the socket that sent the packet in this CPU's scratch, or that none did, on its record.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_own() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return 0;
+    };
+    let Some(flow) = FLOWS.get_ptr_mut(&scratch.key) else {
+        return 0;
+    };
+    // SAFETY: the element is the map's, and it is this program's between lock and unlock.
+    unsafe {
+        bpf_spin_lock(&raw mut (*flow).lock);
+        if (*flow).state == LIVE && (*flow).record.uid == scratch.uid {
+            let [forward, backward] = &mut (*flow).record.directions;
+            let sender = if scratch.effect.direction == 0 { forward } else { backward };
+            sender.cookie = scratch.cookie;
+            if scratch.cookie == 0 {
+                sender.socketless = 1;
+            }
         }
         bpf_spin_unlock(&raw mut (*flow).lock);
     }

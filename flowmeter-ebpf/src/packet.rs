@@ -3,7 +3,9 @@
 use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flowmeter_common::bytes::{MAX_HEADERS, PacketBytes};
 use flowmeter_common::segment::Offload;
@@ -30,6 +32,8 @@ pub trait Frame {
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool;
     /// The tag control field of a VLAN tag that is kept beside the packet.
     fn tag(&self) -> Option<u16>;
+    /// The cookie of the socket that sends it; 0 if there is none.
+    fn cookie(&self) -> u64;
     /// How the packet is segmented on the wire, if it is a super-packet.
     fn offload(&self) -> Option<Offload>;
 }
@@ -80,6 +84,11 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn tag(&self) -> Option<u16> {
         None
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        0
     }
 
     #[inline(always)]
@@ -135,6 +144,12 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
         // SAFETY: the context is the kernel's and valid while the program runs.
         let skb = unsafe { &*self.0.skb.skb };
         if skb.vlan_present != 0 { Some(skb.vlan_tci as u16) } else { None }
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context is the kernel's and valid while the program runs.
+        unsafe { bpf_get_socket_cookie(self.0.as_ptr()) }
     }
 
     #[inline(always)]

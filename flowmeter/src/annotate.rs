@@ -11,7 +11,8 @@ use flowmeter_common::knobs::MILLISECOND;
 use hashbrown::HashMap;
 use thiserror::Error;
 
-use crate::attribution::{self, Conversation, Owners, Poller};
+use crate::attribution::{self, Conversation, Hooked, Owners, Poller};
+use crate::capture::kernel::OwnerRing;
 use crate::config::LivePlan;
 use crate::dissect::{self, Layer7};
 use crate::record::Flow;
@@ -30,6 +31,7 @@ pub enum Error {
 /// The dissector and the attribution, and the flows that wait for the former.
 pub struct Annotator {
     dissector: Option<Dissector>,
+    sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
@@ -48,13 +50,18 @@ enum Dissector {}
 
 impl Annotator {
     /// Starts what the plan asks for.
-    pub fn start(plan: &LivePlan) -> Result<Self, Error> {
+    /// With `ring` the kernel tells of the sockets.
+    pub fn start(plan: &LivePlan, ring: Option<OwnerRing>) -> Result<Self, Error> {
+        // With hooks only what was there before them is to be found.
+        let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
+        let options = attribution_options(plan);
         let processes = plan
             .visibility
-            .map(|interval| Poller::start(interval, attribution_options(plan)))
+            .map(|interval| Poller::start(interval.max(slower), options))
             .transpose();
         Ok(Self {
             dissector: dissector(plan)?,
+            sockets: ring.map(|ring| (ring, Hooked::new(options))),
             processes: processes.map_err(Error::Attribution)?,
             waiting: HashMap::new(),
             order: VecDeque::new(),
@@ -74,9 +81,7 @@ impl Annotator {
 
     /// Adds the processes to a flow that has ended. It comes back unless it waits for its verdict.
     pub fn annotate(&mut self, mut flow: Flow) -> Option<Flow> {
-        if let Some(processes) = &self.processes {
-            flow.owners = owners(processes, &flow);
-        }
+        flow.owners = self.owners(&flow);
         let Some(dissector) = &mut self.dissector else { return Some(flow) };
         let uid = flow.record.uid;
         dissector.finish(uid);
@@ -85,8 +90,45 @@ impl Annotator {
         None
     }
 
+    /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
+    fn hear(&mut self) {
+        if let Some((ring, hooked)) = &mut self.sockets {
+            while ring.next(|event| hooked.event(event)) {}
+        }
+    }
+
+    fn owners(&mut self, flow: &Flow) -> Owners {
+        self.hear();
+        let (src, dst) = (flow.src(), flow.dst());
+        let conversation = Conversation {
+            protocol: flow.record.key.protocol,
+            src: (src.ip, src.port),
+            dst: (dst.ip, dst.port),
+        };
+        let (first_ns, last_ns) = (flow.record.first_ns(), flow.record.last_ns());
+        let mut owners = Owners::default();
+        if let Some((_, hooked)) = &mut self.sockets {
+            let cookies = flow.record.directions.map(|direction| direction.cookie);
+            owners = hooked.owners(&conversation, cookies, first_ns, last_ns);
+        }
+        if let Some(processes) = &self.processes
+            && (owners.src.is_none() || owners.dst.is_none())
+        {
+            let polled = processes.owners(&conversation, first_ns, last_ns);
+            owners.src = owners.src.or(polled.src);
+            owners.dst = owners.dst.or(polled.dst);
+        }
+        owners
+    }
+
+    /// What attribution by hooks has done.
+    pub fn hooked(&self) -> Option<attribution::HookedCounters> {
+        self.sockets.as_ref().map(|(_, hooked)| hooked.counters())
+    }
+
     /// Sends what is to be sent and takes what has come.
     pub fn exchange(&mut self) {
+        self.hear();
         let Some(dissector) = &mut self.dissector else { return };
         dissector.flush();
         dissector.verdicts(&mut self.verdicts);
@@ -130,6 +172,9 @@ impl Annotator {
         self.unsettled
     }
 }
+
+/// With hooks procfs is polled this often.
+const SELDOM: Duration = Duration::from_mins(1);
 
 /// Sockets are asked for when a flow ends, so they are remembered for longer than the longest
 /// silence before that.
@@ -175,16 +220,6 @@ impl Dissector {
     fn verdicts(&mut self, _: &mut Vec<(u64, Option<Layer7>)>) {
         match *self {}
     }
-}
-
-fn owners(processes: &Poller, flow: &Flow) -> Owners {
-    let (src, dst) = (flow.src(), flow.dst());
-    let conversation = Conversation {
-        protocol: flow.record.key.protocol,
-        src: (src.ip, src.port),
-        dst: (dst.ip, dst.port),
-    };
-    processes.owners(&conversation, flow.record.first_ns(), flow.record.last_ns())
 }
 
 /// The packet as it is on the wire. The header of a super-packet gives the length of all its

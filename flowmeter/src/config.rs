@@ -61,6 +61,7 @@ impl LivePlan {
             max_flows: self.max_flows,
             snapshot_length: self.snapshot_length,
             promiscuous: self.promiscuous,
+            attribute: self.visibility.is_some(),
             log: self.log_bpf,
         }
     }

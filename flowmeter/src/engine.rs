@@ -38,9 +38,10 @@ pub enum Error {
 /// written.
 pub fn live(plan: &LivePlan, stop: &AtomicBool) -> Result<(), Error> {
     let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
-    let kernel = Kernel::open(&plan.kernel())?;
+    let mut kernel = Kernel::open(&plan.kernel())?;
+    let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
     let mut stages = Stages {
-        annotator: Annotator::start(plan)?,
+        annotator: Annotator::start(plan, ring)?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),
@@ -222,6 +223,20 @@ fn warn_of_silent(hooks: &mut HookWatch, kernel: &Kernel) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Whether the kernel tells of sockets; warns where it does not.
+fn hooks_work(kernel: &Kernel) -> bool {
+    let hooks = kernel.socket_hooks();
+    for hook in hooks {
+        if let Some(why) = &hook.failed {
+            eprintln!(
+                "flowmeter: warning: no hook at {}: {why}; short connections may have no process",
+                hook.name
+            );
+        }
+    }
+    hooks.iter().any(|hook| hook.failed.is_none())
 }
 
 fn log_start(kernel: &Kernel) {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowmeter_common::counter::Counter;
+use flowmeter_common::owner::OwnerCounters;
 use flowmeter_common::tally::Record;
 use serde_json::{Map, Value, json};
 
 use crate::annotate::Annotator;
+use crate::attribution::HookedCounters;
 use crate::capture::kernel::{self, Balance, Hook, Kernel, Tally, Traffic, now_ns};
 use crate::collector::kernel::Collector;
 
@@ -114,6 +116,7 @@ pub struct Report {
     unsettled: u64,
     overflow_flows: usize,
     clock_step_ns: i64,
+    sockets: Option<(OwnerCounters, HookedCounters)>,
     time_ns: u64,
 }
 
@@ -136,6 +139,10 @@ impl Report {
             unsettled: annotator.unsettled(),
             overflow_flows: collector.overflowed(),
             clock_step_ns: kernel.clock_step(),
+            sockets: annotator
+                .hooked()
+                .map(|hooked| Ok((kernel.owner_counters()?, hooked)))
+                .transpose()?,
             time_ns: now_ns(),
         })
     }
@@ -152,8 +159,19 @@ impl Report {
         let total = self.balance.total();
         let interfaces = self.interfaces.iter().zip(&self.balance.interfaces);
         let metered = total.get(Counter::Metered) + total.get(Counter::Overflowed);
+        let sockets = self.sockets.map(|(kernel, hooked)| {
+            json!({
+                "known": hooked.entries,
+                "evicted": hooked.evictions,
+                "refused": hooked.refused,
+                "ambiguous": hooked.ambiguous,
+                "events_lost": kernel.lost,
+                "without_memory": kernel.unkept,
+            })
+        });
         json!({
             "type": "meter",
+            "sockets": sockets,
             "time_ns": self.time_ns,
             "flows_expired": self.books.flows_written,
             "packets_processed": metered,

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use flowmeter_common::lifetime::EndReason;
-use flowmeter_common::packet::{Address, Layer};
+use flowmeter_common::packet::{Address, Layer, protocol};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Direction, Record, wide};
+use flowmeter_common::tcp;
 
 use crate::attribution::{Owner, Owners};
 use crate::dissect::Layer7;
@@ -32,6 +33,29 @@ pub struct Flow {
     pub owners: Owners,
     /// The interface that the flow was seen on; `None` offline.
     pub interface: Option<Arc<str>>,
+}
+
+/// Where a flow comes from that no process is known of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The kernel itself answered: to a ping, or to a connection that nobody takes.
+    Kernel,
+    /// This host has sent packets on that came from no socket of its own: of others, or of its
+    /// containers.
+    Forwarded,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Origin {
+    /// The word in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Forwarded => "forwarded",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// One end of a flow.
@@ -105,6 +129,25 @@ impl Flow {
     /// both ends are on this host, both are in [`Self::owners`].
     pub fn local_owner(&self) -> Option<&Owner> {
         self.owners.src.as_ref().or(self.owners.dst.as_ref())
+    }
+
+    /// What is known of a flow that no process is known of.
+    pub fn origin(&self) -> Option<Origin> {
+        if self.local_owner().is_some() {
+            return None;
+        }
+        let directions = &self.record.directions;
+        if directions.iter().any(|d| d.socketless != 0) {
+            return Some(Origin::Forwarded);
+        }
+        // A socket of no process: the kernel has some for its own answers.
+        let is_answer = |d: &Direction| match self.record.key.protocol {
+            protocol::ICMP | protocol::ICMPV6 => true,
+            protocol::TCP => d.tcp_flags & tcp::RST != 0,
+            _ => false,
+        };
+        let is_kernels = directions.iter().any(|d| d.cookie != 0 && is_answer(d));
+        Some(if is_kernels { Origin::Kernel } else { Origin::Unknown })
     }
 
     /// The sums of one side; `sizes` are those at `layer`, which must be the accounting mode that

@@ -49,9 +49,14 @@ impl Meter {
             .spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
         let mut meter = Self { child, messages: BufReader::new(stderr), log };
-        let line = meter.message()?;
-        ensure!(line.contains("metering"), "the meter did not start: {line}");
-        Ok(meter)
+        loop {
+            let line = meter.message()?;
+            if line.starts_with("flowmeter: metering") {
+                return Ok(meter);
+            }
+            // A warning comes before, an error instead.
+            ensure!(line.starts_with("flowmeter: warning"), "the meter did not start: {line}");
+        }
     }
 
     /// Its process. `ip netns exec` becomes the program, so it is the meter itself.

@@ -1,10 +1,10 @@
 //! Which process does a flow belong to?
 //!
-//! A [`Poller`] reads procfs at an interval and publishes what it sees to a [`SocketTable`], which
-//! remembers sockets for a while after they are gone and is asked once per flow. A poll misses
-//! sockets that live and die between two of them. Hooks at the socket will not: they become a
-//! second producer beside `procfs`, with their own [`Method`], and procfs then only gives what
-//! existed before the hooks did.
+//! Hooks at the sockets tell of every one that is made or used; [`Hooked`] remembers them for a
+//! while after they are gone and is asked once per flow: by the socket's cookie, which flows have
+//! that this host has sent packets of, or by the addresses. What existed before the hooks did, a
+//! [`Poller`] finds in procfs, as it does where there are no hooks; but it misses sockets that live
+//! and die between two polls. [`Method`] tells which of the two it was.
 //!
 //! Everything here is about one network namespace, the one of the thread that polls.
 
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::hooked::{Hooked, HookedCounters};
 pub use self::poller::{Counters, Options, Poller};
 pub use self::table::SocketTable;
 
@@ -23,6 +24,7 @@ pub use self::table::SocketTable;
     reason = "getifaddrs: procfs lists IPv4 addresses only among the routes, which can be a million"
 )]
 mod addresses;
+mod hooked;
 mod poller;
 mod processes;
 mod procfs;
@@ -38,11 +40,32 @@ pub struct Owner {
     pub name: String,
     /// How we know.
     pub method: Method,
+    /// What the kernel told of it besides; none from procfs.
+    pub told: Option<Told>,
+}
+
+/// What the kernel tells of a process that uses a socket, in the process's own context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When it started; ns since boot. With the pid this is one process's alone.
+    pub start_ns: u64,
+    /// The pid of its parent; 0 if unknown.
+    pub parent: u32,
+    /// Its user, in the first user namespace.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its cgroup (v2): the inode of its folder.
+    pub cgroup: u64,
+    /// The name of the thread.
+    pub thread: String,
 }
 
 /// How an owner was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// The kernel told of its socket when it was made or used.
+    Socket,
     /// Its socket was seen in procfs by a poll.
     Procfs,
 }
@@ -51,6 +74,7 @@ impl Method {
     /// The word in records.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Socket => "socket",
             Self::Procfs => "procfs",
         }
     }

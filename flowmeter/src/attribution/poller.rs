@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::procfs::{Procfs, Tally};
 use super::table::{Changes, SocketTable};
-use super::{Conversation, Error, Owners};
+use super::{Conversation, Error, Method, Owners};
 
 /// A poll may take this share of the time, of one core; if it takes longer, the next one waits.
 const MAX_DUTY: u32 = 5;
@@ -79,7 +79,11 @@ impl Poller {
     /// Polls once, so that what is already open is known on return, and then every `interval`.
     pub fn start(interval: Duration, options: Options) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
-            table: Mutex::new(SocketTable::new(options.max_entries, options.retention)),
+            table: Mutex::new(SocketTable::new(
+                Method::Procfs,
+                options.max_entries,
+                options.retention,
+            )),
             counters: Mutex::default(),
             stop: AtomicBool::new(false),
         });
@@ -205,7 +209,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wall_clock_ns() -> u64 {
+pub(super) fn wall_clock_ns() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |time| time.as_nanos() as u64)
 }
@@ -242,7 +246,12 @@ mod tests {
 
     fn us() -> Owner {
         let name = std::fs::read_to_string("/proc/self/comm").expect("procfs is mounted");
-        Owner { pid: std::process::id(), name: name.trim_end().to_owned(), method: Method::Procfs }
+        Owner {
+            pid: std::process::id(),
+            name: name.trim_end().to_owned(),
+            method: Method::Procfs,
+            told: None,
+        }
     }
 
     fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
@@ -343,7 +352,7 @@ mod tests {
         let polls = poller.counters().polls;
         wait_for("the poller goes on", || poller.counters().polls > polls + 2);
 
-        let bash = Owner { pid, name: "bash".into(), method: Method::Procfs };
+        let bash = Owner { pid, name: "bash".into(), method: Method::Procfs, told: None };
         let expected = Owners { src: Some(bash), dst: Some(us()) };
         assert_eq!(poller.owners(&flow, first, last), expected);
     }

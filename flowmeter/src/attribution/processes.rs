@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Error;
+use super::{Error, Method, Owner, Told};
 
 /// A process, told from later ones with the same pid by its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +17,16 @@ pub(super) struct Process {
     pub start_ticks: u64,
     /// The thread group leader's comm, when last looked at.
     pub name: String,
+    /// What the kernel told besides; none from procfs.
+    pub told: Option<Told>,
 }
 
 impl Process {
+    /// As the owner of one end of a flow.
+    pub(super) fn owner(&self, method: Method) -> Owner {
+        Owner { pid: self.pid, name: self.name.clone(), method, told: self.told.clone() }
+    }
+
     /// Are both the same process, whatever it calls itself?
     pub(super) fn is(&self, other: &Self) -> bool {
         (self.pid, self.start_ticks) == (other.pid, other.start_ticks)
@@ -167,7 +174,7 @@ impl Stat {
         let flags: u64 = words.nth(5)?.parse().ok()?;
         let start_ticks = words.nth(12)?.parse().ok()?;
         Some(Self {
-            process: Process { pid, start_ticks, name: name.into_owned() },
+            process: Process { pid, start_ticks, name: name.into_owned(), told: None },
             holds_descriptors: flags & PF_KTHREAD == 0 && !matches!(state, "Z" | "X"),
         })
     }
@@ -265,7 +272,7 @@ mod tests {
     fn a_name_may_hold_anything() {
         let stat = b"7 (a) S (b \\ \n) R 1 1 1 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 99 1 2 3\n";
         let expected = Stat {
-            process: Process { pid: 7, start_ticks: 99, name: "a) S (b \\ \n".into() },
+            process: Process { pid: 7, start_ticks: 99, name: "a) S (b \\ \n".into(), told: None },
             holds_descriptors: true,
         };
         assert_eq!(Stat::parse(7, stat), Some(expected));

@@ -23,6 +23,7 @@ const LINGER_NS: u64 = 60_000_000_000;
 /// last poll that saw it, and possible from the poll before the first to the poll after the last.
 #[derive(Debug)]
 pub struct SocketTable {
+    method: Method,
     max_entries: usize,
     retention_ns: u64,
     entries: HashMap<Key, Vec<Entry>>,
@@ -70,11 +71,12 @@ pub(super) struct Changes {
 }
 
 impl SocketTable {
-    /// An empty table of at most `max_entries` sockets, which remembers them for `retention` after
+    /// An empty table of sockets found by `method`, of at most `max_entries` sockets, which remembers them for `retention` after
     /// they are gone. That should exceed the time from a flow's last packet until it is asked
     /// for, so the idle timeout and a sweep.
-    pub fn new(max_entries: usize, retention: Duration) -> Self {
+    pub fn new(method: Method, max_entries: usize, retention: Duration) -> Self {
         Self {
+            method,
             max_entries,
             retention_ns: u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX),
             entries: HashMap::new(),
@@ -150,7 +152,7 @@ impl SocketTable {
         self.polled_ns = now;
     }
 
-    fn open(&mut self, opened: Opened) {
+    pub(super) fn open(&mut self, opened: Opened) {
         if self.len >= self.max_entries {
             if !self.forget_oldest() {
                 self.refused += 1;
@@ -174,7 +176,7 @@ impl SocketTable {
         });
     }
 
-    fn close(&mut self, socket: Socket, now: u64) {
+    pub(super) fn close(&mut self, socket: Socket, now: u64) {
         let entries = self.entries.get_mut(&socket.key);
         let entry = entries
             .into_iter()
@@ -218,9 +220,7 @@ impl SocketTable {
         };
         let verdict = bound.iter().chain(wildcard).find_map(|key| self.pick(key, flow))?;
         match verdict {
-            Verdict::Owner(process) => {
-                Some(Owner { pid: process.pid, name: process.name.clone(), method: Method::Procfs })
-            }
+            Verdict::Owner(process) => Some(process.owner(self.method)),
             Verdict::Unknown => None,
             Verdict::Ambiguous => {
                 self.ambiguous += 1;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     fn process(pid: u32, name: &str) -> Arc<Process> {
-        Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into() })
+        Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into(), told: None })
     }
 
     /// A table that is told of sockets by name, `10.0.0.1` being this host's only address.
@@ -340,8 +340,11 @@ mod tests {
 
     impl Story {
         fn new(protocol: u8) -> Self {
-            let mut story =
-                Self { table: SocketTable::new(100, Duration::from_mins(5)), now: 0, protocol };
+            let mut story = Self {
+                table: SocketTable::new(Method::Procfs, 100, Duration::from_mins(5)),
+                now: 0,
+                protocol,
+            };
             story.poll(1, &[], &[]);
             story
         }

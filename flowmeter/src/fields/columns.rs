@@ -622,8 +622,10 @@ pub static COLUMNS: &[&[Column]] = &[
     headers!("src2dst", 0, "from the initiator"),
     headers!("dst2src", 1, "from the responder"),
     &[
-        column!("attribution_method", Owners, Text, "", "How the process at the local end was found. Null if unknown.",
-            |r| r.flow.local_owner().map_or(Value::Null, |o| Value::Str(o.method.as_str()))),
+        column!("attribution_method", Owners, Text, "", "How the process at the local end was found: socket if the kernel told when it used its socket, procfs if a poll saw the socket, none if it is not known.",
+            |r| Value::Str(r.flow.local_owner().map_or("none", |o| o.method.as_str()))),
+        column!("attribution_origin", Owners, Text, "", "What is known of a flow without a process: kernel if the kernel itself answered, forwarded if this host sent packets of others, unknown. Null for flows with one.",
+            |r| r.flow.origin().map_or(Value::Null, |origin| Value::Str(origin.as_str()))),
     ],
     owner!(src, "the initiator"),
     owner!(dst, "the responder"),

@@ -5,6 +5,8 @@
 
 use flowmeter_common::splt::Slot;
 
+use super::value::push_integer;
+
 /// A sequence of a flow's packets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sequence<'a> {
@@ -80,10 +82,6 @@ pub fn push_seconds(out: &mut Vec<u8>, ns: u64) {
     let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
     out.push(b'.');
     out.extend_from_slice(&digits[..(9 - zeros).max(1)]);
-}
-
-fn push_integer(out: &mut Vec<u8>, number: i64) {
-    serde_json::to_writer(out, &number).expect("memory takes every write");
 }
 
 #[cfg(test)]

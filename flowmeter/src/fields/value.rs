@@ -42,9 +42,9 @@ impl Value<'_> {
     pub fn push_json(&self, out: &mut Vec<u8>) {
         match self {
             Self::Null => out.extend_from_slice(b"null"),
-            Self::U64(n) => push(out, n),
-            Self::I64(n) => push(out, n),
-            Self::F64(x) => push(out, x),
+            Self::U64(n) => push_integer(out, *n),
+            Self::I64(n) => push_integer(out, *n),
+            Self::F64(x) => push_float(out, *x),
             Self::Bool(b) => push(out, b),
             Self::Str(s) => push(out, s),
             Self::Ip(_) | Self::Mac(_) | Self::Oui(_) => {
@@ -63,9 +63,9 @@ impl Value<'_> {
     pub fn push_text(&self, out: &mut Vec<u8>) {
         match self {
             Self::Null => {}
-            Self::U64(n) => push(out, n),
-            Self::I64(n) => push(out, n),
-            Self::F64(x) => push(out, x),
+            Self::U64(n) => push_integer(out, *n),
+            Self::I64(n) => push_integer(out, *n),
+            Self::F64(x) => push_float(out, *x),
             Self::Bool(b) => out.extend_from_slice(if *b { b"True" } else { b"False" }),
             Self::Str(s) => out.extend_from_slice(s.as_bytes()),
             Self::Ip(IpAddr::V4(ip)) => push_ipv4(out, ip.octets()),
@@ -165,6 +165,25 @@ impl List<'_> {
     }
 }
 
+/// An integer. Most are of one digit.
+#[inline]
+pub(super) fn push_integer<N: itoa::Integer + TryInto<u8> + Copy>(out: &mut Vec<u8>, n: N) {
+    match n.try_into() {
+        Ok(digit @ 0..=9) => out.push(b'0' + digit),
+        _ => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
+    }
+}
+
+/// A float. Most are 0, or small and whole.
+fn push_float(out: &mut Vec<u8>, x: f64) {
+    if x.fract() == 0.0 && x.abs() < 1e15 && (x != 0.0 || x.is_sign_positive()) {
+        push_integer(out, x as i64);
+        out.extend_from_slice(b".0");
+    } else {
+        push(out, &x);
+    }
+}
+
 /// Numbers and strings as `serde_json` writes them: the shortest digits that read back as the same
 /// number, `86.0` for a whole one.
 fn push<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
@@ -176,7 +195,7 @@ fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
         if i > 0 {
             out.push(b'.');
         }
-        push(out, &octet);
+        push_integer(out, octet);
     }
 }
 

@@ -70,10 +70,12 @@ pub(super) fn attach(
         let mut hooks = Vec::new();
         // Each packet on the loopback is sent and then received: one side is enough.
         let both = options.direction == Direction::Both;
-        if both || options.direction == Direction::Ingress {
+        // Where a packet is sent, its socket is known.
+        let only_sent = both && interface.loopback && options.attribute;
+        if both && !only_sent || options.direction == Direction::Ingress {
             hooks.push(ingress(ebpf, interface, options.ingress, &mut attached)?);
         }
-        if options.direction == Direction::Egress || both && !interface.loopback {
+        if options.direction == Direction::Egress || both && !interface.loopback || only_sent {
             let link = tc(ebpf, TC_OUT, interface, TcAttachType::Egress, Hook::TcEgress)?;
             attached.tc.push((TC_OUT, link));
             hooks.push(Hook::TcEgress);

@@ -78,7 +78,7 @@ impl PacketRing {
     }
 }
 
-fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, Error> {
+pub(super) fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, Error> {
     let map = ebpf.take_map(name).ok_or(Error::NoObject)?;
     RingBuf::try_from(map).map_err(|e| Error::Map {
         act: "open",

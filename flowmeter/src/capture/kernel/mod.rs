@@ -6,8 +6,10 @@
 mod attach;
 mod counters;
 mod interface;
+mod layout;
 mod log;
 mod maps;
+mod owners;
 pub mod probe;
 mod sys;
 
@@ -25,6 +27,7 @@ pub use attach::Hook;
 pub use counters::{Balance, Tally};
 pub use interface::{Interface, Traffic};
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, SpltMap, Taken};
+pub use owners::{OwnerRing, SocketHook};
 
 /// Where received packets are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct Options {
     pub snapshot_length: u16,
     /// Whether the interfaces take packets for others too.
     pub promiscuous: bool,
+    /// Whether the kernel is to tell whose sockets the flows come from.
+    pub attribute: bool,
     /// Whether the programs log what they do.
     pub log: bool,
 }
@@ -136,6 +141,7 @@ pub struct Kernel {
     /// The interfaces metered, by number.
     pub interfaces: Vec<Interface>,
     attached: attach::Attached,
+    socket_hooks: Vec<SocketHook>,
     logger: Option<log::Logger>,
     /// Wall clock minus monotonic clock, as the programs have it; ns.
     pub wall_offset: i64,
@@ -158,8 +164,10 @@ impl Kernel {
         let mut ebpf = load(options, &interfaces, wall_offset)?;
         let logger = options.log.then(|| log::Logger::start(&mut ebpf)).flatten();
         maps::name_interfaces(&mut ebpf, &interfaces)?;
+        // First, so that no socket of a packet that is seen was missed.
+        let socket_hooks = if options.attribute { owners::attach(&mut ebpf) } else { Vec::new() };
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
-        let mut kernel = Self { ebpf, interfaces, attached, logger, wall_offset };
+        let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall_offset };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
                 interface.hold_promiscuous();
@@ -239,7 +247,14 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     let snapshot = u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32);
     let wall_offset = wall_offset.cast_unsigned();
     let log_level = if options.log { u8::MAX } else { 0 };
-    EbpfLoader::new()
+    let attribute = u32::from(options.attribute);
+    let offsets = if options.attribute { layout::offsets() } else { None }.unwrap_or_default();
+    let mut loader = EbpfLoader::new();
+    for (global, offset) in &offsets {
+        loader.override_global(global, offset, true);
+    }
+    loader
+        .override_global("ATTRIBUTE", &attribute, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("WALL_OFFSET", &wall_offset, true)
         .override_global("IDLE_NS", &knobs.idle_ns, true)

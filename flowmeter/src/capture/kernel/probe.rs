@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::EbpfLoader;
 use aya::programs::Program;
 
-use super::{OBJECT, sys};
+use super::{OBJECT, owners, sys};
 
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ fn programs() -> Vec<Finding> {
         ("tc egress", "flowmeter_tc_out"),
         ("reaper", "flowmeter_reap"),
     ];
-    hooks
+    let mut findings: Vec<Finding> = hooks
         .into_iter()
         .map(|(what, name)| {
             let loaded = match ebpf.program_mut(name) {
@@ -143,7 +143,13 @@ fn programs() -> Vec<Finding> {
                 Err(e) => Finding::new(what, State::Missing, sys::message(&e), advice),
             }
         })
-        .collect()
+        .collect();
+    let advice = "short connections may have no process";
+    findings.extend(owners::attach(&mut ebpf).into_iter().map(|hook| match hook.failed {
+        None => Finding::new(hook.name, State::Works, "attaches", ""),
+        Some(why) => Finding::new(hook.name, State::Limited, why, advice),
+    }));
+    findings
 }
 
 /// VLAN tags that the NIC takes off before XDP are lost to it.

@@ -41,6 +41,34 @@ const BPF_MAP_LOOKUP_BATCH: u32 = 24;
 /// Reads the value under its spin lock.
 const BPF_F_LOCK: u64 = 4;
 
+/// The folder of all processes' cgroup (v2), mounted for this descriptor alone: it need not be
+/// mounted anywhere, and need not be seen from here.
+pub fn root_cgroup() -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+    // SAFETY: the name is a C string.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, c"cgroup2".as_ptr(), FSOPEN_CLOEXEC) };
+    let context = descriptor(context)?;
+    let (none, fd) = (std::ptr::null::<u8>(), context.as_raw_fd());
+    // SAFETY: this command takes neither key nor value.
+    let made = unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, none, none, 0) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call takes numbers alone.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, 0) })
+}
+
+/// A descriptor that a system call has made.
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(result) {
+        // SAFETY: it is new, so nobody else has it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How far a batch got.
 pub enum Batch {
     /// So many elements; there are more.

@@ -1,0 +1,76 @@
+//! What does the kernel tell of sockets and their processes?
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Address;
+
+/// A socket was made; the process is its maker. There is no address yet.
+pub const CREATED: u8 = 1;
+/// A socket was bound to an address of its process's choice.
+pub const BOUND: u8 = 2;
+/// A process has sent or received by a socket for the first time, or after another process.
+pub const USED: u8 = 3;
+/// The last descriptor of a socket was closed.
+pub const RELEASED: u8 = 4;
+
+/// An event in the ring of sockets, from the context of the process that it tells of.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct OwnerEvent {
+    /// The socket's number, which no other ever has (`SO_COOKIE`).
+    pub cookie: u64,
+    /// When it happened; ns since the epoch.
+    pub time_ns: u64,
+    /// When the process started; ns since boot. 0 if the kernel's BTF does not tell where that is.
+    pub start_ns: u64,
+    /// The process's cgroup (v2): the inode of its folder.
+    pub cgroup: u64,
+    /// The socket's address, as in [`crate::packet::Packet::src`]; zeros while there is none.
+    pub local: Address,
+    /// The peer's; zeros if the socket has none of its own.
+    pub remote: Address,
+    /// Thread group, in the first pid namespace.
+    pub pid: u32,
+    /// The thread group of its parent; 0 if unknown.
+    pub parent: u32,
+    /// User, in the first user namespace.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Port, host byte order; 0 while there is none.
+    pub local_port: u16,
+    /// The peer's port; 0 if the socket has none of its own.
+    pub remote_port: u16,
+    /// IP protocol number; of raw sockets the one they take.
+    pub protocol: u8,
+    /// 4 or 6: the socket's family. A socket of IPv6 may carry IPv4.
+    pub ip_version: u8,
+    /// [`CREATED`], [`BOUND`], [`USED`] or [`RELEASED`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The process's network namespace (the inode of `/proc/PID/ns/net`); 0 if unknown.
+    pub netns: u32,
+    /// Zero.
+    pub reserved_end: u32,
+    /// The thread's name, at most 15 bytes and a zero.
+    pub thread: [u8; 16],
+    /// The name of the thread group's leader: the process's.
+    pub name: [u8; 16],
+}
+
+const _: () = assert!(size_of::<OwnerEvent>() == 128);
+
+/// What became of sockets' events, counted by the kernel.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct OwnerCounters {
+    /// Events that found no room in the ring.
+    pub lost: u64,
+    /// Sockets that found no memory for what is kept of them.
+    pub unkept: u64,
+}

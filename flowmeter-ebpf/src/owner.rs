@@ -1,0 +1,235 @@
+//! Whose sockets are there?
+//!
+//! Told from the process's own context while it lives: when it makes a socket, binds it, and sends
+//! or receives by it for the first time or after another process. What is kept of a socket lives
+//! and dies with it, in the kernel's socket storage. The flows know their sockets by cookie.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_probe_read_kernel, bpf_sk_storage_get,
+};
+use flowmeter_common::owner::{BOUND, CREATED, OwnerEvent, RELEASED, USED};
+use flowmeter_common::packet::ipv4_address;
+
+use crate::maps::{
+    NAMESPACES_NET, NET_NUMBER, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_FAMILY,
+    SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, TASK_COMM, TASK_LEADER,
+    TASK_NAMESPACES, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_PACKET: u16 = 17;
+
+/// What is kept of a socket: who used it last, its thread group.
+#[repr(C)]
+struct Kept {
+    user: u32,
+}
+
+/// Socket storage, which aya has no type for. Its pointers' types say what it is: 24 is
+/// `BPF_MAP_TYPE_SK_STORAGE`, the flag `BPF_F_NO_PREALLOC`.
+#[repr(C)]
+pub struct SocketStorage {
+    r#type: *const [i32; 24],
+    key: *const i32,
+    value: *const Kept,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 1],
+}
+
+// SAFETY: the pointers are never followed; the loader reads their types.
+unsafe impl Sync for SocketStorage {}
+
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "SOCKETS")]
+static SOCKETS: SocketStorage = SocketStorage {
+    r#type: ptr::null(),
+    key: ptr::null(),
+    value: ptr::null(),
+    max_entries: ptr::null(),
+    map_flags: ptr::null(),
+};
+
+/// A process makes a socket.
+///
+/// # Safety
+/// `sock` must be the context of a cgroup program.
+#[inline(always)]
+pub unsafe fn created(sock: *mut bpf_sock) {
+    // SAFETY: the caller vouches for `sock`.
+    let (family, protocol) = unsafe { ((*sock).family as u16, (*sock).protocol as u8) };
+    if family != AF_INET && family != AF_INET6 {
+        return;
+    }
+    emit(sock.cast(), CREATED, |event| {
+        event.protocol = protocol;
+        event.ip_version = version(family);
+        Some(())
+    });
+}
+
+/// A process has bound a socket.
+///
+/// # Safety
+/// `sock` must be the context of a cgroup program at `post_bind4` or `post_bind6`.
+#[inline(always)]
+pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
+    emit(sock.cast(), BOUND, |event| {
+        // SAFETY: the caller vouches for `sock`.
+        let sock = unsafe { &*sock };
+        event.protocol = sock.protocol as u8;
+        event.ip_version = ip_version;
+        event.local_port = sock.src_port as u16;
+        event.local = if ip_version == 4 {
+            ipv4_address(sock.src_ip4.to_ne_bytes())
+        } else {
+            let [a, b, c, d] = sock.src_ip6;
+            [join(a, b), join(c, d)]
+        };
+        Some(())
+    });
+}
+
+/// The last descriptor of a socket is closed.
+///
+/// # Safety
+/// `sock` must be the context of a cgroup program.
+#[inline(always)]
+pub unsafe fn released(sock: *mut bpf_sock) {
+    emit(sock.cast(), RELEASED, |_| Some(()));
+}
+
+/// A process has sent or received by a socket of any family.
+///
+/// # Safety
+/// `sock` must be a `struct sock` that the kernel has handed to a tracing program.
+#[inline(always)]
+pub unsafe fn used(sock: *mut c_void) {
+    // SAFETY: has no preconditions.
+    let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    if let Some(kept) = kept(sock, false) {
+        if kept.user == user {
+            return;
+        }
+        kept.user = user;
+    } else {
+        let family: u16 = read(sock, SOCK_FAMILY.load());
+        if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
+            return;
+        }
+        match kept(sock, true) {
+            Some(kept) => kept.user = user,
+            // Told again at the next call.
+            None => count(|counters| &mut counters.unkept),
+        }
+    }
+    emit(sock, USED, |event| {
+        let family: u16 = read(sock, SOCK_FAMILY.load());
+        if family == AF_PACKET {
+            return None; // there are no addresses
+        }
+        event.ip_version = version(family);
+        event.protocol = read::<u16>(sock, SOCK_PROTOCOL.load()) as u8;
+        event.local_port = read(sock, SOCK_PORT.load());
+        event.remote_port = u16::from_be(read(sock, SOCK_PEER_PORT.load()));
+        if family == AF_INET {
+            event.local = ipv4_address(read(sock, SOCK_ADDRESS.load()));
+            event.remote = ipv4_address(read(sock, SOCK_PEER.load()));
+        } else {
+            event.local = read(sock, SOCK_ADDRESS6.load());
+            event.remote = read(sock, SOCK_PEER6.load());
+        }
+        Some(())
+    });
+}
+
+#[inline(always)]
+fn version(family: u16) -> u8 {
+    if family == AF_INET6 { 6 } else { 4 }
+}
+
+#[inline(always)]
+fn join(low: u32, high: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (low.to_ne_bytes(), high.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// What is kept of a socket; with `create` it is made if it is not there.
+#[inline(always)]
+fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
+    let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    // SAFETY: the map and the socket are the kernel's; a null value means zeroes. What is returned
+    // lives as long as the socket, which the context holds. Another CPU may write it meanwhile:
+    // then two processes use the socket at once, and either is right.
+    unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags).cast::<Kept>().as_mut() }
+}
+
+/// Sends an event of a socket and the process that runs.
+#[inline(always)]
+fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
+    let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
+        count(|counters| &mut counters.lost);
+        return;
+    };
+    // SAFETY: the event is this program's until it is submitted, and zeroed before it is used.
+    let event = unsafe {
+        entry.as_mut_ptr().write(OwnerEvent::default());
+        &mut *entry.as_mut_ptr()
+    };
+    event.kind = kind;
+    // SAFETY: the socket is the context's; the rest has no preconditions.
+    unsafe {
+        event.cookie = bpf_get_socket_cookie(sock);
+        event.time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
+        event.cgroup = bpf_get_current_cgroup_id();
+        event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        let ids = bpf_get_current_uid_gid();
+        (event.uid, event.gid) = (ids as u32, (ids >> 32) as u32);
+        bpf_get_current_comm(event.thread.as_mut_ptr().cast(), event.thread.len() as u32);
+    }
+    event.name = event.thread;
+    if TASK_LEADER.load() != 0 {
+        // SAFETY: has no preconditions.
+        let task = unsafe { bpf_get_current_task() } as *mut c_void;
+        let leader: u64 = read(task, TASK_LEADER.load());
+        let leader = leader as *mut c_void;
+        event.start_ns = read(leader, TASK_START.load());
+        event.name = read(leader, TASK_COMM.load());
+        let parent: u64 = read(leader, TASK_PARENT.load());
+        event.parent = read(parent as *mut c_void, TASK_TGID.load());
+        let namespaces: u64 = read(task, TASK_NAMESPACES.load());
+        let net: u64 = read(namespaces as *mut c_void, NAMESPACES_NET.load());
+        event.netns = read(net as *mut c_void, NET_NUMBER.load());
+    }
+    fill(event);
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// A field of a kernel struct; zeroes if it cannot be read.
+#[inline(always)]
+fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: the helper checks the address it reads from, and writes a value's size. Only integers
+    // and arrays of them are read, of which any bytes are one.
+    unsafe {
+        let from = base.cast::<u8>().add(offset as usize).cast();
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        value.assume_init()
+    }
+}
+
+#[inline(always)]
+fn count(which: impl FnOnce(&mut flowmeter_common::owner::OwnerCounters) -> &mut u64) {
+    if let Some(counters) = OWNER_COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the counters are this CPU's alone.
+        let value = which(unsafe { &mut *counters });
+        *value = value.wrapping_add(1);
+    }
+}
