@@ -11,7 +11,7 @@ use flowmeter_common::knobs::MILLISECOND;
 use hashbrown::HashMap;
 use thiserror::Error;
 
-use crate::attribution::{self, Conversation, Hooked, Owners, Poller};
+use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
 use crate::capture::kernel::OwnerRing;
 use crate::config::LivePlan;
 use crate::dissect::{self, Layer7};
@@ -33,6 +33,9 @@ pub struct Annotator {
     dissector: Option<Dissector>,
     sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
+    profiles: Option<Profiles>,
+    /// The last process heard of: most events come in runs of one process.
+    heard: Option<ProcessKey>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
@@ -61,6 +64,12 @@ impl Annotator {
             .transpose();
         Ok(Self {
             dissector: dissector(plan)?,
+            profiles: plan
+                .visibility
+                .map(|_| Profiles::start(plan.profiles))
+                .transpose()
+                .map_err(Error::Attribution)?,
+            heard: None,
             sockets: ring.map(|ring| (ring, Hooked::new(options))),
             processes: processes.map_err(Error::Attribution)?,
             waiting: HashMap::new(),
@@ -93,7 +102,15 @@ impl Annotator {
     /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
     fn hear(&mut self) {
         if let Some((ring, hooked)) = &mut self.sockets {
-            while ring.next(|event| hooked.event(event)) {}
+            let mut process = None;
+            while ring.next(|event| process = Some(hooked.event(event))) {
+                if process != self.heard
+                    && let (Some(profiles), Some(key)) = (&self.profiles, process)
+                {
+                    profiles.observe(key);
+                }
+                self.heard = process;
+            }
         }
     }
 
@@ -118,7 +135,18 @@ impl Annotator {
             owners.src = owners.src.or(polled.src);
             owners.dst = owners.dst.or(polled.dst);
         }
+        if let Some(profiles) = &self.profiles {
+            for owner in [&mut owners.src, &mut owners.dst].into_iter().flatten() {
+                let key = ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks };
+                owner.profile = Some(profiles.get(key));
+            }
+        }
         owners
+    }
+
+    /// Processes in memory, and those forgotten to make room.
+    pub fn profiles(&self) -> Option<(u64, u64)> {
+        self.profiles.as_ref().map(Profiles::counters)
     }
 
     /// What attribution by hooks has done.
@@ -181,7 +209,8 @@ const SELDOM: Duration = Duration::from_mins(1);
 fn attribution_options(plan: &LivePlan) -> attribution::Options {
     let options = attribution::Options::default();
     let idle = Duration::from_nanos(plan.knobs.idle_ns);
-    attribution::Options { retention: options.retention.max(idle * 2), ..options }
+    let retention = options.retention.max(idle.saturating_mul(2));
+    attribution::Options { retention, max_entries: plan.max_sockets }
 }
 
 #[cfg(feature = "ndpi")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use flowmeter_common::knobs::Knobs;
 
+use crate::attribution::profile;
 use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
 use crate::fields::Schema;
@@ -39,6 +40,10 @@ pub struct LivePlan {
     pub meter_records: Option<Duration>,
     /// How often sockets are looked up, if flows are to be attributed to processes.
     pub visibility: Option<Duration>,
+    /// Sockets in memory, open and closed ones.
+    pub max_sockets: usize,
+    /// What is kept of processes.
+    pub profiles: profile::Options,
     /// Where the flows go.
     pub output: sink::Options,
     /// The columns.

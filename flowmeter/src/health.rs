@@ -117,6 +117,7 @@ pub struct Report {
     overflow_flows: usize,
     clock_step_ns: i64,
     sockets: Option<(OwnerCounters, HookedCounters)>,
+    profiles: Option<(u64, u64)>,
     time_ns: u64,
 }
 
@@ -139,6 +140,7 @@ impl Report {
             unsettled: annotator.unsettled(),
             overflow_flows: collector.overflowed(),
             clock_step_ns: kernel.clock_step(),
+            profiles: annotator.profiles(),
             sockets: annotator
                 .hooked()
                 .map(|hooked| Ok((kernel.owner_counters()?, hooked)))
@@ -172,6 +174,7 @@ impl Report {
         json!({
             "type": "meter",
             "sockets": sockets,
+            "processes": self.profiles.map(|(known, evicted)| json!({ "known": known, "evicted": evicted })),
             "time_ns": self.time_ns,
             "flows_expired": self.books.flows_written,
             "packets_processed": metered,

@@ -131,6 +131,16 @@ impl Flow {
         self.owners.src.as_ref().or(self.owners.dst.as_ref())
     }
 
+    /// The owner of the initiator's end.
+    pub fn src_owner(&self) -> Option<&Owner> {
+        self.owners.src.as_ref()
+    }
+
+    /// The owner of the responder's end.
+    pub fn dst_owner(&self) -> Option<&Owner> {
+        self.owners.dst.as_ref()
+    }
+
     /// What is known of a flow that no process is known of.
     pub fn origin(&self) -> Option<Origin> {
         if self.local_owner().is_some() {

@@ -16,7 +16,7 @@ use super::poller::wall_clock_ns;
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
-use super::{Conversation, Method, Options, Owners, Told};
+use super::{Conversation, Method, Options, Owners, ProcessKey, Told};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
 pub struct Hooked {
@@ -76,8 +76,14 @@ impl Hooked {
         }
     }
 
-    /// Takes an event in.
-    pub fn event(&mut self, event: &OwnerEvent) {
+    /// Takes an event in, and says which process it tells of.
+    pub fn event(&mut self, event: &OwnerEvent) -> ProcessKey {
+        let process = ProcessKey { pid: event.pid, start_ticks: event.start_ns / TICK_NS };
+        self.take(event);
+        process
+    }
+
+    fn take(&mut self, event: &OwnerEvent) {
         self.age(event.time_ns);
         if event.kind == RELEASED {
             self.close(event);

@@ -12,11 +12,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 pub use self::hooked::{Hooked, HookedCounters};
 pub use self::poller::{Counters, Options, Poller};
+pub use self::profile::{ProcessKey, Profile, Profiles};
 pub use self::table::SocketTable;
 
 #[expect(
@@ -27,6 +29,7 @@ mod addresses;
 mod hooked;
 mod poller;
 mod processes;
+pub mod profile;
 mod procfs;
 mod sockets;
 mod table;
@@ -40,8 +43,12 @@ pub struct Owner {
     pub name: String,
     /// How we know.
     pub method: Method,
+    /// When it started; clock ticks of 10 ms since boot. With the pid this is one process's alone.
+    pub start_ticks: u64,
     /// What the kernel told of it besides; none from procfs.
     pub told: Option<Told>,
+    /// What procfs told of it.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// What the kernel tells of a process that uses a socket, in the process's own context.

@@ -221,6 +221,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::attribution::processes::Processes;
     use crate::attribution::{Method, Owner};
 
     const TCP: u8 = 6;
@@ -245,12 +246,21 @@ mod tests {
     }
 
     fn us() -> Owner {
+        let pid = std::process::id();
         let name = std::fs::read_to_string("/proc/self/comm").expect("procfs is mounted");
+        owner(pid, name.trim_end())
+    }
+
+    fn owner(pid: u32, name: &str) -> Owner {
+        let process = Processes::new(Path::new("/proc")).get(pid);
+        let start_ticks = process.map_or(0, |process| process.start_ticks);
         Owner {
-            pid: std::process::id(),
-            name: name.trim_end().to_owned(),
+            pid,
+            name: name.to_owned(),
             method: Method::Procfs,
+            start_ticks,
             told: None,
+            profile: None,
         }
     }
 
@@ -344,15 +354,14 @@ mod tests {
 
         let poller = start(Duration::from_millis(5));
         let first = wall_clock_ns();
+        let bash = owner(child.id(), "bash");
         drop(child.stdin.take());
-        let pid = child.id();
         child.wait().expect("ends");
         assert_eq!(server.read(&mut [0]).expect("closed"), 0);
         let last = wall_clock_ns();
         let polls = poller.counters().polls;
         wait_for("the poller goes on", || poller.counters().polls > polls + 2);
 
-        let bash = Owner { pid, name: "bash".into(), method: Method::Procfs, told: None };
         let expected = Owners { src: Some(bash), dst: Some(us()) };
         assert_eq!(poller.owners(&flow, first, last), expected);
     }

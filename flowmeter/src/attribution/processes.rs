@@ -24,7 +24,14 @@ pub(super) struct Process {
 impl Process {
     /// As the owner of one end of a flow.
     pub(super) fn owner(&self, method: Method) -> Owner {
-        Owner { pid: self.pid, name: self.name.clone(), method, told: self.told.clone() }
+        Owner {
+            pid: self.pid,
+            name: self.name.clone(),
+            method,
+            start_ticks: self.start_ticks,
+            told: self.told.clone(),
+            profile: None,
+        }
     }
 
     /// Are both the same process, whatever it calls itself?

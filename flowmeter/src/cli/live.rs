@@ -8,6 +8,7 @@ use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
+use crate::attribution::profile;
 use crate::capture::kernel::{Direction, Ingress};
 use crate::config::{LivePlan, MAX_INTERFACES};
 use crate::fields;
@@ -78,6 +79,25 @@ struct CaptureArgs {
         value_parser = value_parser!(u64).range(1..=3_600_000), allow_negative_numbers = true)]
     system_visibility_poll_ms: u64,
 
+    /// Remember so many sockets, 1 to 16777216, of some 500 bytes each; closed ones make room.
+    #[arg(long, value_name = "SOCKETS", default_value_t = 262_144,
+        value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
+    max_sockets: u32,
+
+    /// Remember so many processes, 1 to 16777216.
+    #[arg(long, value_name = "PROCESSES", default_value_t = 65_536,
+        value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
+    max_processes: u32,
+
+    /// Write the SHA-256 of the processes' executables.
+    #[arg(long)]
+    hash_executables: bool,
+
+    /// Bytes of a command line that are kept, 0 to 1048576.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024,
+        value_parser = value_parser!(u32).range(0..=1_048_576), allow_negative_numbers = true)]
+    max_cmdline: u32,
+
     /// Print the balance of packets to standard error every so many seconds; 0 for never.
     #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds,
         allow_negative_numbers = true)]
@@ -141,6 +161,12 @@ impl LiveArgs {
             visibility: live
                 .system_visibility_mode
                 .then_some(Duration::from_millis(live.system_visibility_poll_ms)),
+            max_sockets: live.max_sockets as usize,
+            profiles: profile::Options {
+                hash: live.hash_executables,
+                max_cmdline: live.max_cmdline as usize,
+                max_processes: live.max_processes as usize,
+            },
             output,
             schema,
             log_bpf: live.log_bpf,

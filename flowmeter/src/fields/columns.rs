@@ -11,7 +11,7 @@ use flowmeter_common::tunnel;
 use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
-use crate::attribution::Owner;
+use crate::attribution::{Owner, Profile};
 use crate::dissect::Layer7;
 use crate::record::Side::{Both, Dst2Src, Src2Dst};
 use crate::record::{Moments, end_reason, expiration_id};
@@ -84,6 +84,8 @@ pub enum Kind {
     TimeList,
     /// A list of [`Kind::Float`].
     FloatList,
+    /// A list of [`Kind::Text`].
+    TextList,
 }
 
 impl Group {
@@ -153,6 +155,7 @@ impl Kind {
             Self::List => "list of integers",
             Self::TimeList => "list of integers or floats",
             Self::FloatList => "list of floats",
+            Self::TextList => "list of texts",
         }
     }
 }
@@ -498,6 +501,41 @@ macro_rules! owner {
     };
 }
 
+/// What is known of a process, under a prefix: of the one at the local end without, of those at the
+/// ends with theirs.
+macro_rules! process {
+    ($prefix:literal, $which:ident, $whose:literal) => {
+        &[
+            process!(@ $prefix, "process_exe", $which, Text, "", "Executable's path", $whose, |p| text(p.exe.as_deref())),
+            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of the executable, with --hash-executables, once computed", $whose, |p| text(p.sha256.get().map(String::as_str))),
+            process!(@ $prefix, "process_cmdline", $which, Text, "", "Command line, up to --max-cmdline", $whose, |p| text(p.cmdline.as_deref())),
+            process!(@ $prefix, "process_args", $which, TextList, "", "Arguments, up to --max-cmdline", $whose, |p| Value::Texts(&p.args)),
+            process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "Start since the epoch, to some 10 ms", $whose, |p| p.start_ms.map_or(Value::Null, Value::U64)),
+            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "Parent process", $whose, |p| number(p.parent)),
+            process!(@ $prefix, "process_parent_name", $which, Text, "", "Parent's name", $whose, |p| text(p.parent_name.as_deref())),
+            process!(@ $prefix, "process_uid", $which, Unsigned, "", "Effective user", $whose, |p| number(p.uid)),
+            process!(@ $prefix, "process_user", $which, Text, "", "User's name by /etc/passwd", $whose, |p| text(p.user.as_deref())),
+            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "User who logged in", $whose, |p| number(p.login_uid)),
+            process!(@ $prefix, "container_id", $which, Text, "", "Container's id or machine's name", $whose, |p| text(p.place.container.as_deref())),
+            process!(@ $prefix, "container_runtime", $which, Text, "", "docker, containerd, cri-o, podman, systemd-nspawn, or kubernetes if its engine is not told", $whose, |p| text(p.place.runtime)),
+            process!(@ $prefix, "pod_uid", $which, Text, "", "Kubernetes pod", $whose, |p| text(p.place.pod.as_deref())),
+            process!(@ $prefix, "systemd_unit", $which, Text, "", "systemd unit", $whose, |p| text(p.place.unit.as_deref())),
+            process!(@ $prefix, "systemd_slice", $which, Text, "", "Innermost systemd slice", $whose, |p| text(p.place.slice.as_deref())),
+            process!(@ $prefix, "cgroup", $which, Text, "", "cgroup's path", $whose, |p| text(p.cgroup.as_deref())),
+        ]
+    };
+    (@ $prefix:literal, $name:literal, $which:ident, $kind:ident, $unit:literal, $doc:literal, $whose:literal, $get:expr) => {
+        column!(
+            concat!($prefix, $name),
+            Owners,
+            $kind,
+            $unit,
+            concat!($doc, " of the process at ", $whose, ". Null if unknown."),
+            |r| profile(r.flow.$which(), $get)
+        )
+    };
+}
+
 /// A bit of the record's marks.
 macro_rules! marked {
     ($name:literal, $bit:expr, $doc:literal) => {
@@ -627,8 +665,11 @@ pub static COLUMNS: &[&[Column]] = &[
         column!("attribution_origin", Owners, Text, "", "What is known of a flow without a process: kernel if the kernel itself answered, forwarded if this host sent packets of others, unknown. Null for flows with one.",
             |r| r.flow.origin().map_or(Value::Null, |origin| Value::Str(origin.as_str()))),
     ],
+    process!("", local_owner, "the local end"),
     owner!(src, "the initiator"),
+    process!("src_", src_owner, "the initiator's end"),
     owner!(dst, "the responder"),
+    process!("dst_", dst_owner, "the responder's end"),
     &[
         marked!("late_expiry", mark::LATE_EXPIRY, "True if a timeout passed but the way to userspace was full, so that the record went on."),
         marked!("splt_lost", mark::SPLT_LOST, "True if some of the first packets' directions, sizes and times found no room."),
@@ -678,6 +719,18 @@ fn span(r: &Row) -> (u64, u64) {
         return (first, times.next_back().unwrap_or(first));
     }
     (both.first_ns, both.last_ns)
+}
+
+fn profile<'a>(owner: Option<&'a Owner>, get: fn(&'a Profile) -> Value<'a>) -> Value<'a> {
+    owner.and_then(|owner| owner.profile.as_deref()).map_or(Value::Null, get)
+}
+
+fn text(text: Option<&str>) -> Value<'_> {
+    text.map_or(Value::Null, Value::Str)
+}
+
+fn number(number: Option<u32>) -> Value<'static> {
+    number.map_or(Value::Null, |number| Value::U64(u64::from(number)))
 }
 
 fn layer7<'a>(r: &Row<'a>, get: fn(&'a Layer7) -> Value<'a>) -> Value<'a> {

@@ -33,6 +33,8 @@ pub enum Value<'a> {
     List(List<'a>),
     /// The packets of the flow, as flowcontainer has them.
     Sequence(Sequence<'a>),
+    /// Texts, written as JSON writes a list of them.
+    Texts(&'a [String]),
     /// A time in ns, written as seconds with all their decimals.
     Seconds(u64),
 }
@@ -54,6 +56,7 @@ impl Value<'_> {
             }
             Self::List(list) => list.push(out, b","),
             Self::Sequence(sequence) => sequence.push(out, b","),
+            Self::Texts(texts) => push(out, texts),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
@@ -74,6 +77,7 @@ impl Value<'_> {
             Self::Oui(oui) => push_hex(out, oui),
             Self::List(list) => list.push(out, b", "),
             Self::Sequence(sequence) => sequence.push(out, b", "),
+            Self::Texts(texts) => push(out, texts),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }

@@ -124,7 +124,7 @@ impl<'a> Row<'a> {
         self.is_empty = false;
         let start = self.out.len();
         match value {
-            Value::Str(_) => {
+            Value::Str(_) | Value::Texts(_) => {
                 value.push_text(self.out);
                 quote(self.out, start);
             }

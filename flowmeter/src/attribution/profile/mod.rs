@@ -1,0 +1,361 @@
+//! What is a process, beyond its number and name?
+//!
+//! Read from procfs as soon as it is first heard of, by a thread of its own, and kept after it has
+//! gone. What a process hides, or what was gone too soon, is not known; nothing is ever taken from
+//! a process that has got its number since.
+
+mod cgroup;
+mod hash;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+use hashbrown::HashMap;
+
+pub use cgroup::Place;
+use hash::Hashes;
+
+use super::Error;
+
+/// A process, told from later ones with its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// Its thread group's number.
+    pub pid: u32,
+    /// When it started; clock ticks of 10 ms since boot.
+    pub start_ticks: u64,
+}
+
+/// What is known of a process.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Its executable's path. A file that is gone keeps it.
+    pub exe: Option<String>,
+    /// The SHA-256 of the executable, in hexadecimal, once it has been computed.
+    pub sha256: OnceLock<String>,
+    /// Its arguments, from the program's name on.
+    pub args: Vec<String>,
+    /// The arguments with spaces between.
+    pub cmdline: Option<String>,
+    /// When it started; ms since the epoch, to some 10 ms.
+    pub start_ms: Option<u64>,
+    /// Its parent.
+    pub parent: Option<u32>,
+    /// Its parent's name.
+    pub parent_name: Option<String>,
+    /// Its effective user.
+    pub uid: Option<u32>,
+    /// That user's name, by `/etc/passwd`.
+    pub user: Option<String>,
+    /// The user who logged in, however often changed since.
+    pub login_uid: Option<u32>,
+    /// Its cgroup's path.
+    pub cgroup: Option<String>,
+    /// What that says.
+    pub place: Place,
+}
+
+/// What profiles may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether executables are hashed.
+    pub hash: bool,
+    /// Bytes of a command line that are kept.
+    pub max_cmdline: usize,
+    /// Processes in memory.
+    pub max_processes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { hash: false, max_cmdline: 1024, max_processes: 65_536 }
+    }
+}
+
+/// The profiles of all processes heard of.
+pub struct Profiles {
+    shared: Arc<Shared>,
+    /// To the thread that reads. A full queue is no loss: who is asked for is read then.
+    queue: Sender<ProcessKey>,
+}
+
+struct Shared {
+    options: Options,
+    root: PathBuf,
+    /// Wall clock minus time since boot; ms.
+    boot_ms: u64,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    profiles: HashMap<ProcessKey, Arc<Profile>>,
+    /// The first heard of in front.
+    order: VecDeque<ProcessKey>,
+    evictions: u64,
+}
+
+/// Processes that may wait to be read.
+const QUEUE: usize = 1024;
+
+/// Bytes of the files in procfs that are read, but for the command line.
+const MOST: usize = 16 * 1024;
+
+impl Profiles {
+    /// Begins with none. The thread ends with the value.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(options, Path::new("/proc")));
+        let (queue, wanted) = bounded::<ProcessKey>(QUEUE);
+        let reader = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("profiles".into())
+            .spawn(move || {
+                let mut hashes = Hashes::default();
+                for key in wanted {
+                    let profile = reader.get(key);
+                    if reader.options.hash
+                        && let Some(sha256) =
+                            hashes.of(&reader.root.join(format!("{}/exe", key.pid)))
+                        && reader.is_there(key)
+                    {
+                        let _ = profile.sha256.set(sha256);
+                    }
+                }
+            })
+            .map_err(Error::Thread)?;
+        Ok(Self { shared, queue })
+    }
+
+    /// A process is heard of for the first time: it is read soon.
+    pub fn observe(&self, key: ProcessKey) {
+        let _ = self.queue.try_send(key);
+    }
+
+    /// What is known of a process; read now if it was not yet.
+    pub fn get(&self, key: ProcessKey) -> Arc<Profile> {
+        self.shared.get(key)
+    }
+
+    /// Processes in memory, and those forgotten to make room.
+    pub fn counters(&self) -> (u64, u64) {
+        let table = lock(&self.shared.table);
+        (table.profiles.len() as u64, table.evictions)
+    }
+}
+
+impl Shared {
+    fn new(options: Options, root: &Path) -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let now_ms = since.map_or(0, |since| since.as_millis() as u64);
+        let uptime = text(&root.join("uptime")).unwrap_or_default();
+        let uptime: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
+        Self {
+            options,
+            root: root.to_owned(),
+            boot_ms: now_ms.saturating_sub((uptime * 1000.0) as u64),
+            table: Mutex::default(),
+        }
+    }
+
+    fn get(&self, key: ProcessKey) -> Arc<Profile> {
+        if let Some(profile) = lock(&self.table).profiles.get(&key) {
+            return Arc::clone(profile);
+        }
+        let profile = Arc::new(self.read(key));
+        let mut table = lock(&self.table);
+        while table.profiles.len() >= self.options.max_processes.max(1) {
+            let Some(oldest) = table.order.pop_front() else { break };
+            table.profiles.remove(&oldest);
+            table.evictions += 1;
+        }
+        table.order.push_back(key);
+        table.profiles.insert(key, Arc::clone(&profile));
+        profile
+    }
+
+    /// Reads a process, if it is still the one.
+    fn read(&self, key: ProcessKey) -> Profile {
+        let start_ms = (key.start_ticks > 0).then(|| self.boot_ms + key.start_ticks * 10);
+        let known = Profile { start_ms, ..Profile::default() };
+        let folder = self.root.join(key.pid.to_string());
+        if !self.is_there(key) {
+            return known;
+        }
+        let args = bytes(&folder.join("cmdline"), self.options.max_cmdline).unwrap_or_default();
+        let args: Vec<String> = args
+            .strip_suffix(b"\0")
+            .unwrap_or(&args)
+            .split(|byte| *byte == 0)
+            .filter(|arg| !args.is_empty() || !arg.is_empty())
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect();
+        let status = text(&folder.join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+            value.split_whitespace().map(str::to_owned).nth(usize::from(name == "Uid:"))
+        };
+        let parent: Option<u32> = field("PPid:").and_then(|pid| pid.parse().ok());
+        let uid: Option<u32> = field("Uid:").and_then(|uid| uid.parse().ok());
+        let login: Option<u32> =
+            text(&folder.join("loginuid")).and_then(|uid| uid.trim().parse().ok());
+        let cgroup = text(&folder.join("cgroup")).and_then(|groups| unified(&groups));
+        let exe = fs::read_link(folder.join("exe")).ok();
+        let exe = exe.map(|path| path.to_string_lossy().into_owned());
+        let profile = Profile {
+            exe: exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()),
+            cmdline: (!args.is_empty()).then(|| args.join(" ")),
+            args,
+            parent_name: parent
+                .and_then(|pid| text(&self.root.join(format!("{pid}/comm"))))
+                .map(|name| name.trim_end().to_owned()),
+            parent,
+            user: uid.and_then(user),
+            uid,
+            // Nobody has logged in.
+            login_uid: login.filter(|uid| *uid != u32::MAX),
+            place: cgroup.as_deref().map(Place::of).unwrap_or_default(),
+            cgroup,
+            start_ms,
+            sha256: OnceLock::new(),
+        };
+        if self.is_there(key) { profile } else { known }
+    }
+
+    /// Whether the process with this number is still the one.
+    fn is_there(&self, key: ProcessKey) -> bool {
+        let stat = text(&self.root.join(format!("{}/stat", key.pid)));
+        // The name, in parentheses, may have anything in it.
+        let start = stat.and_then(|stat| {
+            stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse::<u64>().ok()
+        });
+        start == Some(key.start_ticks)
+    }
+}
+
+/// The path in the unified hierarchy (`0::`), or in systemd's own of version 1.
+fn unified(groups: &str) -> Option<String> {
+    let by = |prefix: &str| {
+        groups.lines().find_map(|line| line.split_once(prefix).map(|(_, path)| path.to_owned()))
+    };
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned));
+    path.filter(|path| path != "/").or_else(|| by(":name=systemd:")).or_else(|| by("0::"))
+}
+
+/// The name of a user, by `/etc/passwd`: a directory service may take minutes to answer.
+fn user(uid: u32) -> Option<String> {
+    let users = text(Path::new("/etc/passwd"))?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+fn text(path: &Path) -> Option<String> {
+    bytes(path, MOST).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn bytes(path: &Path, most: usize) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(most as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The lock, also after a panic of the other thread: every change to the table is whole.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn new() -> Self {
+            Self(Command::new("sleep").arg("60").spawn().expect("sleep is there"))
+        }
+
+        fn key(&self) -> ProcessKey {
+            let pid = self.0.id();
+            // It may not have become `sleep` yet.
+            let cmdline = format!("/proc/{pid}/cmdline");
+            while !fs::read(&cmdline).is_ok_and(|args| args.starts_with(b"sleep")) {
+                thread::yield_now();
+            }
+            let stat = text(Path::new(&format!("/proc/{pid}/stat"))).expect("it lives");
+            let fields = stat.rsplit_once(')').expect("a name").1;
+            let start_ticks = fields.split_whitespace().nth(19).expect("a start");
+            ProcessKey { pid, start_ticks: start_ticks.parse().expect("a number") }
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn shared(options: Options) -> Shared {
+        Shared::new(options, Path::new("/proc"))
+    }
+
+    #[test]
+    fn a_process_is_known_after_it_has_gone() {
+        let shared = shared(Options::default());
+        let sleeper = Sleeper::new();
+        let key = sleeper.key();
+        let profile = shared.get(key);
+        assert!(profile.exe.as_ref().is_some_and(|exe| exe.ends_with("/sleep")), "{profile:?}");
+        assert_eq!(profile.args, ["sleep", "60"]);
+        assert_eq!(profile.cmdline.as_deref(), Some("sleep 60"));
+        assert_eq!(profile.parent, Some(std::process::id()));
+        assert!(profile.parent_name.is_some() && profile.uid.is_some());
+        drop(sleeper);
+        assert_eq!(shared.get(key).args, ["sleep", "60"]);
+    }
+
+    #[test]
+    fn another_process_with_the_number_tells_nothing() {
+        let sleeper = Sleeper::new();
+        let key = ProcessKey { start_ticks: sleeper.key().start_ticks + 1, ..sleeper.key() };
+        let profile = shared(Options::default()).get(key);
+        assert_eq!((profile.exe.clone(), profile.uid), (None, None));
+        assert!(profile.start_ms.is_some());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_forgotten_counted() {
+        let shared = shared(Options { max_processes: 2, ..Options::default() });
+        for start_ticks in 1..=5 {
+            shared.get(ProcessKey { pid: 1, start_ticks });
+        }
+        let table = lock(&shared.table);
+        assert_eq!((table.profiles.len(), table.order.len(), table.evictions), (2, 2, 3));
+    }
+
+    #[test]
+    fn long_command_lines_are_cut() {
+        let sleeper = Sleeper::new();
+        let shared = shared(Options { max_cmdline: 7, ..Options::default() });
+        assert_eq!(shared.get(sleeper.key()).args, ["sleep", "6"]);
+    }
+
+    #[test]
+    fn cgroups_of_either_version() {
+        assert_eq!(unified("0::/a.slice\n").as_deref(), Some("/a.slice"));
+        let hybrid = "12:cpu:/x\n1:name=systemd:/b.service\n0::/\n";
+        assert_eq!(unified(hybrid).as_deref(), Some("/b.service"));
+        assert_eq!(unified("0::/\n").as_deref(), Some("/"));
+        assert_eq!(unified(""), None);
+    }
+}
