@@ -506,22 +506,22 @@ macro_rules! owner {
 macro_rules! process {
     ($prefix:literal, $which:ident, $whose:literal) => {
         &[
-            process!(@ $prefix, "process_exe", $which, Text, "", "Executable's path", $whose, |p| text(p.exe.as_deref())),
-            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of the executable, with --hash-executables, once computed", $whose, |p| text(p.sha256.get().map(String::as_str))),
-            process!(@ $prefix, "process_cmdline", $which, Text, "", "Command line, up to --max-cmdline", $whose, |p| text(p.cmdline.as_deref())),
-            process!(@ $prefix, "process_args", $which, TextList, "", "Arguments, up to --max-cmdline", $whose, |p| Value::Texts(&p.args)),
-            process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "Start since the epoch, to some 10 ms", $whose, |p| p.start_ms.map_or(Value::Null, Value::U64)),
-            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "Parent process", $whose, |p| number(p.parent)),
-            process!(@ $prefix, "process_parent_name", $which, Text, "", "Parent's name", $whose, |p| text(p.parent_name.as_deref())),
-            process!(@ $prefix, "process_uid", $which, Unsigned, "", "Effective user", $whose, |p| number(p.uid)),
-            process!(@ $prefix, "process_user", $which, Text, "", "User's name by /etc/passwd", $whose, |p| text(p.user.as_deref())),
-            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "User who logged in", $whose, |p| number(p.login_uid)),
-            process!(@ $prefix, "container_id", $which, Text, "", "Container's id or machine's name", $whose, |p| text(p.place.container.as_deref())),
-            process!(@ $prefix, "container_runtime", $which, Text, "", "docker, containerd, cri-o, podman, systemd-nspawn, or kubernetes if its engine is not told", $whose, |p| text(p.place.runtime)),
-            process!(@ $prefix, "pod_uid", $which, Text, "", "Kubernetes pod", $whose, |p| text(p.place.pod.as_deref())),
-            process!(@ $prefix, "systemd_unit", $which, Text, "", "systemd unit", $whose, |p| text(p.place.unit.as_deref())),
-            process!(@ $prefix, "systemd_slice", $which, Text, "", "Innermost systemd slice", $whose, |p| text(p.place.slice.as_deref())),
-            process!(@ $prefix, "cgroup", $which, Text, "", "cgroup's path", $whose, |p| text(p.cgroup.as_deref())),
+            process!(@ $prefix, "process_exe", $which, Text, "", "Executable's path", $whose, |_, p| text(p.exe.as_deref())),
+            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of the executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256.get().map(String::as_str))),
+            process!(@ $prefix, "process_cmdline", $which, Text, "", "Command line, up to --max-cmdline", $whose, |_, p| text(p.cmdline.as_deref())),
+            process!(@ $prefix, "process_args", $which, TextList, "", "Arguments, up to --max-cmdline", $whose, |_, p| Value::Texts(&p.args)),
+            process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "Start since the epoch, to some 10 ms", $whose, |_, p| p.start_ms.map_or(Value::Null, Value::U64)),
+            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "Parent process", $whose, |o, p| number(p.parent.or(o.told.as_ref().map(|told| told.parent)))),
+            process!(@ $prefix, "process_parent_name", $which, Text, "", "Parent's name", $whose, |_, p| text(p.parent_name.as_deref())),
+            process!(@ $prefix, "process_uid", $which, Unsigned, "", "Effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().map(|told| told.uid)))),
+            process!(@ $prefix, "process_user", $which, Text, "", "User's name by /etc/passwd", $whose, |_, p| text(p.user.as_deref())),
+            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "User who logged in", $whose, |_, p| number(p.login_uid)),
+            process!(@ $prefix, "container_id", $which, Text, "", "Container's id or machine's name", $whose, |_, p| text(p.place.container.as_deref())),
+            process!(@ $prefix, "container_runtime", $which, Text, "", "docker, containerd, cri-o, podman, systemd-nspawn, or kubernetes if its engine is not told", $whose, |_, p| text(p.place.runtime)),
+            process!(@ $prefix, "pod_uid", $which, Text, "", "Kubernetes pod", $whose, |_, p| text(p.place.pod.as_deref())),
+            process!(@ $prefix, "systemd_unit", $which, Text, "", "systemd unit", $whose, |_, p| text(p.place.unit.as_deref())),
+            process!(@ $prefix, "systemd_slice", $which, Text, "", "Innermost systemd slice", $whose, |_, p| text(p.place.slice.as_deref())),
+            process!(@ $prefix, "cgroup", $which, Text, "", "cgroup's path", $whose, |_, p| text(p.cgroup.as_deref())),
         ]
     };
     (@ $prefix:literal, $name:literal, $which:ident, $kind:ident, $unit:literal, $doc:literal, $whose:literal, $get:expr) => {
@@ -531,7 +531,7 @@ macro_rules! process {
             $kind,
             $unit,
             concat!($doc, " of the process at ", $whose, ". Null if unknown."),
-            |r| profile(r.flow.$which(), $get)
+            |r| process(r.flow.$which(), $get)
         )
     };
 }
@@ -721,8 +721,11 @@ fn span(r: &Row) -> (u64, u64) {
     (both.first_ns, both.last_ns)
 }
 
-fn profile<'a>(owner: Option<&'a Owner>, get: fn(&'a Profile) -> Value<'a>) -> Value<'a> {
-    owner.and_then(|owner| owner.profile.as_deref()).map_or(Value::Null, get)
+fn process<'a>(
+    owner: Option<&'a Owner>,
+    get: fn(&'a Owner, &'a Profile) -> Value<'a>,
+) -> Value<'a> {
+    owner.and_then(|o| Some(get(o, o.profile.as_deref()?))).unwrap_or(Value::Null)
 }
 
 fn text(text: Option<&str>) -> Value<'_> {
