@@ -168,13 +168,21 @@ impl Flow {
         match side {
             Side::Src2Dst => direction(forward, forward_tick, layer),
             Side::Dst2Src => direction(backward, backward_tick, layer),
-            Side::Both => self.both(layer),
+            Side::Both => {
+                let [both, ..] = self.all_totals(layer);
+                both
+            }
         }
     }
 
-    fn both(&self, layer: Layer) -> Totals {
-        let [forward, backward] = &self.record.directions;
+    /// The sums of all sides, in the order of [`Side`].
+    pub fn all_totals(&self, layer: Layer) -> [Totals; 3] {
         let [f, b] = [Side::Src2Dst, Side::Dst2Src].map(|side| self.totals(side, layer));
+        [self.both(&f, &b), f, b]
+    }
+
+    fn both(&self, f: &Totals, b: &Totals) -> Totals {
+        let [forward, backward] = &self.record.directions;
         let mut sizes = Moments {
             count: f.sizes.count + b.sizes.count,
             sum: f.sizes.sum + b.sizes.sum,

@@ -36,7 +36,6 @@ pub struct Collector<T> {
     share: Share,
     table: Table<T>,
     scanned_ms: u64,
-    ended: Vec<(Rank, Ended<T>)>,
 }
 
 /// A packet of a capture.
@@ -255,7 +254,6 @@ impl<T: Default> Collector<T> {
             share,
             table: Table::new(knobs, order),
             scanned_ms: 0,
-            ended: Vec::new(),
         }
     }
 
@@ -269,15 +267,14 @@ impl<T: Default> Collector<T> {
     #[inline]
     pub fn packet(&mut self, found: &Found, ip: &[u8], see: &mut impl Observer<T>) {
         let Found { frame, now_ns, ref key, from_high, ref packet } = *found;
-        let ended = &mut self.ended;
         let rank = |cut, last| Rank { frame, cut, last };
         if self.reading != Reading::Nfstream {
-            self.table.scan(now_ns, usize::MAX, |flow| ended.push((rank(0, flow.last), flow)));
+            self.table.scan(now_ns, usize::MAX, |flow| see.ended(rank(0, flow.last), flow));
         }
         if self.share.has(key) {
             let identity = (*key, from_high);
             let (effect, kept) = self.table.observe(packet, identity, now_ns, frame, |flow| {
-                ended.push((rank(1, flow.last), flow));
+                see.ended(rank(1, flow.last), flow);
             });
             if effect.number <= self.n_dissections {
                 see.packet(key, kept, effect.number, now_ns, ip);
@@ -286,10 +283,7 @@ impl<T: Default> Collector<T> {
         let now_ms = now_ns / MILLISECOND;
         if self.reading == Reading::Nfstream && now_ms.saturating_sub(self.scanned_ms) >= SCAN_MS {
             self.scanned_ms = now_ms;
-            self.table.scan(now_ns, SCAN_FLOWS, |flow| ended.push((rank(2, flow.last), flow)));
-        }
-        for (rank, flow) in self.ended.drain(..) {
-            see.ended(rank, flow);
+            self.table.scan(now_ns, SCAN_FLOWS, |flow| see.ended(rank(2, flow.last), flow));
         }
     }
 

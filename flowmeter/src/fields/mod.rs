@@ -91,12 +91,7 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// Sums up `flow` once for all columns.
     pub fn new(flow: &'a Flow, options: &'a Options) -> Self {
-        Self {
-            flow,
-            options,
-            sides: [Side::Both, Side::Src2Dst, Side::Dst2Src]
-                .map(|side| flow.totals(side, options.accounting)),
-        }
+        Self { flow, options, sides: flow.all_totals(options.accounting) }
     }
 
     fn side(&self, side: Side) -> &Totals {

@@ -103,15 +103,15 @@ impl Schema {
     }
 
     /// Hands the values of `flow` to `visit`, in the order of [`Self::columns`].
-    pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(Value<'_>)) {
+    pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);
         for Selected { column, anonymous } in &self.columns {
             let value = (column.get)(&row);
             match &self.anonymizer {
                 Some(anonymizer) if *anonymous && value != Value::Null => {
-                    visit(Value::Str(anonymizer.digest(&value).as_str()));
+                    visit(&Value::Str(anonymizer.digest(&value).as_str()));
                 }
-                _ => visit(value),
+                _ => visit(&value),
             }
         }
     }

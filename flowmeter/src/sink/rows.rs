@@ -50,7 +50,7 @@ impl Rows {
             Format::Csv => {
                 let mut row = Row::new(out);
                 self.schema.visit(flow, |value| {
-                    let written = row.push(&value);
+                    let written = row.push(value);
                     if self.id == Some(column) {
                         id = Some(written);
                     }
