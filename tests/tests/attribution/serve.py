@@ -1,0 +1,46 @@
+# Worker processes on one listening TCP socket and each on its own UDP socket of one port.
+# Arguments: address, port, workers, log. Who served which peer goes to the log.
+import contextlib, ctypes, os, selectors, socket, sys
+
+address, port, workers, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+family = socket.AF_INET6 if ':' in address else socket.AF_INET
+log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+listener = socket.create_server((address, port), family=family, backlog=1024)
+
+
+def told(protocol, peer):
+    os.write(log, f'{protocol} {peer[1]} {os.getpid()} {name}\n'.encode())
+
+
+def work():
+    datagrams = socket.socket(family, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    datagrams.bind((address, port))
+    listener.setblocking(False)
+    ready = selectors.DefaultSelector()
+    ready.register(listener, selectors.EVENT_READ)
+    ready.register(datagrams, selectors.EVENT_READ)
+    while True:
+        for key, _ in ready.select():
+            if key.fileobj is datagrams:
+                _, peer = datagrams.recvfrom(100)
+                told(17, peer)
+                continue
+            try:
+                served, peer = listener.accept()
+            except BlockingIOError:
+                continue
+            served.setblocking(True)
+            told(6, peer)
+            with served, contextlib.suppress(ConnectionError):
+                while bytes := served.recv(100):
+                    served.sendall(bytes)
+
+
+for number in range(workers):
+    if os.fork() == 0:
+        name = f'serve-{number}'
+        ctypes.CDLL(None).prctl(15, name.encode())
+        work()
+os.wait()
