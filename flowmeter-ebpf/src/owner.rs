@@ -26,10 +26,20 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_PACKET: u16 = 17;
 
-/// What is kept of a socket: who used it last, its thread group.
+/// What is kept of a socket.
 #[repr(C)]
-struct Kept {
-    user: u32,
+pub struct Kept {
+    /// Who used it last, the thread group; 0 if nobody yet.
+    pub user: u32,
+    /// Of a socket for datagrams: [`Kept::ALONE`], [`Kept::SHARED`], or 0 if not known yet.
+    pub is_alone: u32,
+}
+
+impl Kept {
+    /// One process has the socket, and the socket has its port, alone.
+    pub const ALONE: u32 = 1;
+    /// Several processes have the socket, or several sockets its port.
+    pub const SHARED: u32 = 2;
 }
 
 /// Socket storage, which aya has no type for. Its pointers' types say what it is: 24 is
@@ -155,14 +165,14 @@ fn version(family: u16) -> u8 {
 }
 
 #[inline(always)]
-fn join(low: u32, high: u32) -> u64 {
+pub fn join(low: u32, high: u32) -> u64 {
     let ([a, b, c, d], [e, f, g, h]) = (low.to_ne_bytes(), high.to_ne_bytes());
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// What is kept of a socket; with `create` it is made if it is not there.
 #[inline(always)]
-fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
+pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
     let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: the map and the socket are the kernel's; a null value means zeroes. What is returned
@@ -173,7 +183,7 @@ fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
 
 /// Sends an event of a socket and the process that runs.
 #[inline(always)]
-fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
+pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
     let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
         count(|counters| &mut counters.lost);
         return;
@@ -223,6 +233,12 @@ fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
         bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
         value.assume_init()
     }
+}
+
+/// Counts a socket that found no memory for what is kept of it.
+#[inline(always)]
+pub fn unkept() {
+    count(|counters| &mut counters.unkept);
 }
 
 #[inline(always)]

@@ -7,16 +7,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowmeter_common::owner::{OwnerEvent, RELEASED};
+use flowmeter_common::owner::{HEARD, OwnerEvent, RELEASED};
 use flowmeter_common::packet::Address;
 use hashbrown::HashMap;
 
 use super::addresses::Addresses;
+use super::heard::{Heard, Hearing};
 use super::poller::wall_clock_ns;
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
-use super::{Conversation, Method, Options, Owners, ProcessKey, Told};
+use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Told};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
 pub struct Hooked {
@@ -26,6 +27,7 @@ pub struct Hooked {
     /// Closed sockets, the first closed in front.
     closed: VecDeque<(u64, u64)>,
     by_address: SocketTable,
+    heard: Heard,
     /// Only the sockets of this namespace have addresses that mean something here.
     netns: u32,
     addresses_read: Option<Instant>,
@@ -38,6 +40,8 @@ struct Known {
     process: Arc<Process>,
     /// As it stands in the table by address.
     key: Option<Key>,
+    /// When its last descriptor was closed; ns since the epoch.
+    closed_ns: Option<u64>,
 }
 
 /// What has been done, and what was lost by it.
@@ -69,6 +73,7 @@ impl Hooked {
             by_cookie: HashMap::new(),
             closed: VecDeque::new(),
             by_address: SocketTable::new(Method::Socket, options.max_entries, options.retention),
+            heard: Heard::new(options.max_entries),
             netns: fs::metadata("/proc/self/ns/net").map_or(0, |meta| meta.ino() as u32),
             addresses_read: None,
             evictions: 0,
@@ -90,6 +95,16 @@ impl Hooked {
             return;
         }
         let process = self.process(event);
+        if event.kind == HEARD {
+            if let Some(key) = self.key(event)
+                && let Some(remote) = key.remote
+            {
+                let (time_ns, cookie) = (event.time_ns, event.cookie);
+                let hearing = Hearing { time_ns, cookie, process };
+                self.heard.take_in(key.local.1, remote, hearing);
+            }
+            return;
+        }
         let key = self.key(event);
         if let Some(known) = self.by_cookie.get_mut(&event.cookie) {
             let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
@@ -107,7 +122,10 @@ impl Hooked {
                 self.refused += 1;
                 return;
             }
-            self.by_cookie.insert(event.cookie, Known { process: Arc::clone(&process), key });
+            self.by_cookie.insert(
+                event.cookie,
+                Known { process: Arc::clone(&process), key, closed_ns: None },
+            );
         }
         if let Some(known) = self.by_cookie.get(&event.cookie)
             && let Some(key) = known.key
@@ -138,15 +156,34 @@ impl Hooked {
             return Owners { src, dst };
         }
         self.read_addresses();
+        let Conversation { protocol, src: from, dst: to } = *conversation;
+        let heard = |local, remote| self.heard(protocol, local, remote, first_ns, last_ns);
+        let (src, dst) = (src.or_else(|| heard(from, to)), dst.or_else(|| heard(to, from)));
+        if src.is_some() && dst.is_some() {
+            return Owners { src, dst };
+        }
         let by_address = self.by_address.owners(conversation, first_ns, last_ns);
         Owners { src: src.or(by_address.src), dst: dst.or(by_address.dst) }
+    }
+
+    /// Who has taken datagrams of `remote` to `local`, where several processes may.
+    fn heard(&self, protocol: u8, local: End, remote: End, first: u64, last: u64) -> Option<Owner> {
+        if protocol != UDP || !self.by_address.reaches_us(local.0, remote.0) {
+            return None;
+        }
+        let was_there = |hearing: &Hearing| {
+            let known = self.by_cookie.get(&hearing.cookie);
+            known.is_some_and(|known| known.closed_ns.is_none_or(|closed| closed >= first))
+        };
+        let process = self.heard.find(local.1, remote, last, was_there)?;
+        Some(process.owner(Method::Socket))
     }
 
     /// What has been done so far.
     pub fn counters(&self) -> HookedCounters {
         HookedCounters {
             entries: self.by_cookie.len() as u64,
-            evictions: self.evictions,
+            evictions: self.evictions + self.heard.evictions(),
             refused: self.refused + self.by_address.refused(),
             ambiguous: self.by_address.ambiguous(),
         }
@@ -187,7 +224,8 @@ impl Hooked {
     }
 
     fn close(&mut self, event: &OwnerEvent) {
-        let Some(known) = self.by_cookie.get(&event.cookie) else { return };
+        let Some(known) = self.by_cookie.get_mut(&event.cookie) else { return };
+        known.closed_ns = Some(event.time_ns);
         if let Some(key) = known.key {
             self.by_address.close(Socket { key, inode: event.cookie }, event.time_ns);
         }
