@@ -280,3 +280,104 @@ fn ip(version: u8, address: Address) -> IpAddr {
     octets[8..].copy_from_slice(&b);
     Ipv6Addr::from(octets).to_canonical()
 }
+
+#[cfg(test)]
+mod tests {
+    use flowmeter_common::owner::{CREATED, USED};
+    use flowmeter_common::packet::ipv4_address;
+
+    use super::*;
+
+    const US: End = (IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1)), 4000);
+    const THEM: End = (IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 53);
+
+    fn event(kind: u8, cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
+        let start_ns = u64::from(pid) * 1_000_000_000;
+        OwnerEvent { kind, cookie, time_ns, pid, start_ns, ..OwnerEvent::default() }
+    }
+
+    /// A process uses a socket from [`US`] to [`THEM`].
+    fn used(cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
+        OwnerEvent {
+            local: ipv4_address([127, 0, 0, 1]),
+            local_port: US.1,
+            remote: ipv4_address([192, 0, 2, 1]),
+            remote_port: THEM.1,
+            protocol: UDP,
+            ip_version: 4,
+            ..event(USED, cookie, time_ns, pid)
+        }
+    }
+
+    fn pid(hooked: &mut Hooked, cookie: u64, first_ns: u64, last_ns: u64) -> Option<u32> {
+        let conversation = Conversation { protocol: UDP, src: US, dst: THEM };
+        Some(hooked.owners(&conversation, [cookie, 0], first_ns, last_ns).src?.pid)
+    }
+
+    fn hooked(max_entries: usize) -> Hooked {
+        Hooked::new(Options { max_entries, retention: Duration::from_secs(300) })
+    }
+
+    const S: u64 = 1_000_000_000;
+
+    /// Times are of now, or they are long past.
+    fn base() -> u64 {
+        wall_clock_ns() - 60 * S
+    }
+
+    #[test]
+    fn a_socket_is_its_last_users_and_is_remembered() {
+        let (mut hooked, base) = (hooked(10), base());
+        hooked.event(&event(CREATED, 1, base + S, 100));
+        assert_eq!(
+            pid(&mut hooked, 1, base + S, base + 2 * S),
+            Some(100),
+            "by cookie, without an address"
+        );
+        hooked.event(&used(1, base + 2 * S, 200));
+        hooked.event(&event(RELEASED, 1, base + 3 * S, 300));
+        assert_eq!(
+            pid(&mut hooked, 1, base + S, base + 2 * S),
+            Some(200),
+            "who closed it does not count"
+        );
+        assert_eq!(pid(&mut hooked, 0, base + 2 * S, base + 2 * S), Some(200), "by address");
+    }
+
+    #[test]
+    fn an_address_used_again_is_its_users_of_the_time() {
+        let (mut hooked, base) = (hooked(10), base());
+        for (cookie, pid) in [(1, 100), (2, 200)] {
+            let at = base + cookie * 10 * S;
+            hooked.event(&used(cookie, at, pid));
+            hooked.event(&event(RELEASED, cookie, at + S, pid));
+        }
+        assert_eq!(pid(&mut hooked, 0, base + 10 * S, base + 11 * S), Some(100));
+        assert_eq!(pid(&mut hooked, 0, base + 20 * S, base + 21 * S), Some(200));
+        assert_eq!(pid(&mut hooked, 0, base + 15 * S, base + 16 * S), None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_nothing_is_mistaken() {
+        const MAX: u64 = 100;
+        let mut hooked = hooked(MAX as usize);
+        for cookie in 1..=10 * MAX {
+            let (at, pid) = (cookie * S / 1000, cookie as u32);
+            hooked.event(&event(CREATED, cookie, at, pid));
+            hooked.event(&event(RELEASED, cookie, at, pid));
+        }
+        let counters = hooked.counters();
+        assert_eq!((counters.entries, counters.evictions), (MAX, 9 * MAX));
+        // Now open ones, whose end is never told of.
+        for cookie in 2000..2000 + 10 * MAX {
+            hooked.event(&event(CREATED, cookie, 2 * S, cookie as u32));
+        }
+        let counters = hooked.counters();
+        assert_eq!((counters.entries, counters.refused), (MAX, 9 * MAX));
+        assert!(hooked.closed.len() <= MAX as usize);
+        for cookie in (1..=10 * MAX).chain(2000..2000 + 10 * MAX) {
+            let found = pid(&mut hooked, cookie, 0, 3 * S);
+            assert!(found.is_none_or(|pid| u64::from(pid) == cookie), "{cookie}: {found:?}");
+        }
+    }
+}
