@@ -314,3 +314,28 @@ fn raw_sockets_have_processes() -> Result<()> {
     ensure!(far["dst_process_pid"].is_null() && far["src_process_pid"].is_null(), "{far:#}");
     Ok(())
 }
+
+#[test]
+fn without_hooks_it_polls_and_says_so() -> Result<()> {
+    if !root::available("without_hooks_it_polls_and_says_so")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let servers = Servers::start(&link.far, "0.0.0.0", 4)?;
+    let meter =
+        Meter::start_without_hooks(&link.near, &options(&["--system-visibility-poll-ms=100"]))?;
+    for hook in ["cgroup/sock_create", "tp_btf/sock_send_length"] {
+        let is_said = meter.warnings.iter().any(|line| line.contains(hook));
+        ensure!(is_said, "{hook}: {:?}", meter.warnings);
+    }
+    let talkers = Talkers::start(&link.near, "10.9.0.2", 2)?;
+    let did = truths(&link.near.python(SHORT, &["10.9.0.2", PORT, "1000", "1000", "4"])?)?;
+    let log = meter.stop()?;
+    // What lives for longer than between two polls is found.
+    score(&log, &talkers.truths, Side::Client).check("long")?;
+    drop((talkers, servers));
+    let short = score(&log, &did, Side::Client);
+    println!("by polling alone: {} of {} right", short.right, short.right + short.none);
+    ensure!(short.wrong.is_empty() && short.none > short.right, "{short:#?}");
+    Ok(())
+}
