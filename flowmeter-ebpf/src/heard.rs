@@ -52,7 +52,8 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
     if kept.is_alone == 0 {
         kept.is_alone = if is_in_group(ctx) { Kept::SHARED } else { Kept::ALONE };
     }
-    if kept.user != 0 && kept.user != user {
+    // A worker has the socket from the process that bound it.
+    if [kept.user, kept.binder].iter().any(|other| *other != 0 && *other != user) {
         kept.is_alone = Kept::SHARED;
     }
     if kept.is_alone == Kept::ALONE {

@@ -31,6 +31,8 @@ const AF_PACKET: u16 = 17;
 pub struct Kept {
     /// Who used it last, the thread group; 0 if nobody yet.
     pub user: u32,
+    /// Who bound it, the thread group; 0 if nobody.
+    pub binder: u32,
     /// Of a socket for datagrams: [`Kept::ALONE`], [`Kept::SHARED`], or 0 if not known yet.
     pub is_alone: u32,
 }
@@ -90,6 +92,11 @@ pub unsafe fn created(sock: *mut bpf_sock) {
 /// `sock` must be the context of a cgroup program at `post_bind4` or `post_bind6`.
 #[inline(always)]
 pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
+    match kept(sock.cast(), true) {
+        // SAFETY: has no preconditions.
+        Some(kept) => kept.binder = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
+        None => unkept(),
+    }
     emit(sock.cast(), BOUND, |event| {
         // SAFETY: the caller vouches for `sock`.
         let sock = unsafe { &*sock };

@@ -135,12 +135,18 @@ struct Servers {
 impl Servers {
     /// Starts it and waits until it listens.
     fn start(host: &Host, address: &str, workers: u32) -> Result<Self> {
+        Self::with_sockets(host, address, workers, "own")
+    }
+
+    /// The same; for UDP each worker has its "own" socket of the port, or all have "one".
+    fn with_sockets(host: &Host, address: &str, workers: u32, sockets: &str) -> Result<Self> {
+        let expected = if sockets == "own" { workers as usize } else { 1 };
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("fm-serve-{}-{number}", std::process::id()));
         let mut command = host.command("setsid");
         let workers = workers.to_string();
-        command.args(["python3", "-c", SERVE, address, PORT, &workers]).arg(&log);
+        command.args(["python3", "-c", SERVE, address, PORT, &workers]).arg(&log).arg(sockets);
         let child = command.spawn()?;
         let servers = Self { child, log };
         let sockets = |list: &str| -> Result<usize> {
@@ -148,8 +154,7 @@ impl Servers {
             let listed = String::from_utf8_lossy(&listed).into_owned();
             Ok(listed.lines().filter(|line| line.contains(&format!(":{PORT} "))).count())
         };
-        let wanted: usize = workers.parse()?;
-        eventually(|| Ok(sockets("-Hltn")? == 1 && sockets("-Hlun")? == wanted))?;
+        eventually(|| Ok(sockets("-Hltn")? == 1 && sockets("-Hlun")? == expected))?;
         Ok(servers)
     }
 
@@ -234,6 +239,18 @@ fn a_thousand_short_lives_of_each_kind_are_all_known_at_both_ends() -> Result<()
         far.check_balance()?;
     }
     Ok(())
+}
+
+#[test]
+fn workers_that_share_a_socket_for_datagrams_are_told_apart() -> Result<()> {
+    if !root::available("workers_that_share_a_socket_for_datagrams_are_told_apart")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let far = Meter::start(&link.far, &options(&[]))?;
+    let servers = Servers::with_sockets(&link.far, "0.0.0.0", 4, "one")?;
+    link.near.python(SHORT, &["10.9.0.2", PORT, "0", "500", "4"])?;
+    score(&far.stop()?, &servers.truths()?, Side::Server).check("workers")
 }
 
 #[test]

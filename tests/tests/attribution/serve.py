@@ -1,8 +1,10 @@
-# Worker processes on one listening TCP socket and each on its own UDP socket of one port.
-# Arguments: address, port, workers, log. Who served which peer goes to the log.
+# Worker processes on one listening TCP socket, and for UDP each on its own socket of one port or
+# all on one. Arguments: address, port, workers, log, "own" or "one". Who served which peer goes to
+# the log.
 import contextlib, ctypes, os, selectors, socket, sys
 
 address, port, workers, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+own = sys.argv[5] == 'own'
 family = socket.AF_INET6 if ':' in address else socket.AF_INET
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 listener = socket.create_server((address, port), family=family, backlog=1024)
@@ -12,11 +14,17 @@ def told(protocol, peer):
     os.write(log, f'{protocol} {peer[1]} {os.getpid()} {name}\n'.encode())
 
 
+def bound():
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(own))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    s.bind((address, port))
+    s.setblocking(False)
+    return s
+
+
 def work():
-    datagrams = socket.socket(family, socket.SOCK_DGRAM)
-    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    datagrams.bind((address, port))
+    datagrams = bound() if own else shared
     listener.setblocking(False)
     ready = selectors.DefaultSelector()
     ready.register(listener, selectors.EVENT_READ)
@@ -24,8 +32,9 @@ def work():
     while True:
         for key, _ in ready.select():
             if key.fileobj is datagrams:
-                _, peer = datagrams.recvfrom(100)
-                told(17, peer)
+                with contextlib.suppress(BlockingIOError):
+                    _, peer = datagrams.recvfrom(100)
+                    told(17, peer)
                 continue
             try:
                 served, peer = listener.accept()
@@ -38,6 +47,7 @@ def work():
                     served.sendall(bytes)
 
 
+shared = None if own else bound()
 for number in range(workers):
     if os.fork() == 0:
         name = f'serve-{number}'
