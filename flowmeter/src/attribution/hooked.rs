@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    const US: End = (IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1)), 4000);
+    const US: End = (IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
     const THEM: End = (IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 53);
 
     fn event(kind: u8, cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn hooked(max_entries: usize) -> Hooked {
-        Hooked::new(Options { max_entries, retention: Duration::from_secs(300) })
+        Hooked::new(Options { max_entries, retention: Duration::from_mins(5) })
     }
 
     const S: u64 = 1_000_000_000;

@@ -140,8 +140,8 @@ impl Servers {
 
     /// The same; for UDP each worker has its "own" socket of the port, or all have "one".
     fn with_sockets(host: &Host, address: &str, workers: u32, sockets: &str) -> Result<Self> {
-        let expected = if sockets == "own" { workers as usize } else { 1 };
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let expected = if sockets == "own" { workers as usize } else { 1 };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("fm-serve-{}-{number}", std::process::id()));
         let mut command = host.command("setsid");
