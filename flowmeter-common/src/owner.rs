@@ -12,6 +12,9 @@ pub const BOUND: u8 = 2;
 pub const USED: u8 = 3;
 /// The last descriptor of a socket was closed.
 pub const RELEASED: u8 = 4;
+/// A process has taken a peer's datagram out of a socket that is not its alone, or whose port is
+/// not. The local address is that of the datagram, unknown.
+pub const HEARD: u8 = 5;
 
 /// An event in the ring of sockets, from the context of the process that it tells of.
 #[derive(
@@ -47,7 +50,7 @@ pub struct OwnerEvent {
     pub protocol: u8,
     /// 4 or 6: the socket's family. A socket of IPv6 may carry IPv4.
     pub ip_version: u8,
-    /// [`CREATED`], [`BOUND`], [`USED`] or [`RELEASED`].
+    /// [`CREATED`], [`BOUND`], [`USED`], [`RELEASED`] or [`HEARD`].
     pub kind: u8,
     /// Zero.
     pub reserved: u8,

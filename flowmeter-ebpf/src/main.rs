@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod heard;
 mod maps;
 mod meter;
 mod owner;
@@ -15,8 +16,10 @@ mod parse;
 mod reap;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
-use aya_ebpf::macros::{btf_tracepoint, cgroup_sock, classifier, xdp};
-use aya_ebpf::programs::{BtfTracePointContext, SockContext, TcContext, XdpContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{
+    BtfTracePointContext, SockAddrContext, SockContext, TcContext, XdpContext,
+};
 
 use crate::packet::{TcFrame, XdpFrame};
 
@@ -93,6 +96,22 @@ pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the argument is a socket that the kernel holds.
     unsafe { owner::used(ctx.arg(0)) };
     0
+}
+
+/// A process takes a datagram out of a socket of IPv4, which it may.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn flowmeter_heard4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { heard::heard(ctx.sock_addr, 4) };
+    1
+}
+
+/// A process takes a datagram out of a socket of IPv6, which it may.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn flowmeter_heard6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { heard::heard(ctx.sock_addr, 6) };
+    1
 }
 
 /// Parses only and leaves the verdict in `PARSED`. For tests and benchmarks, never attached.

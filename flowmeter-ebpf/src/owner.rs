@@ -10,7 +10,7 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_ktime_get_ns,
     bpf_probe_read_kernel, bpf_sk_storage_get,
 };
 use flowmeter_common::owner::{BOUND, CREATED, OwnerEvent, RELEASED, USED};
@@ -26,10 +26,22 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_PACKET: u16 = 17;
 
-/// What is kept of a socket: who used it last, its thread group.
+/// What is kept of a socket.
 #[repr(C)]
-struct Kept {
-    user: u32,
+pub struct Kept {
+    /// Who used it last, the thread group; 0 if nobody yet.
+    pub user: u32,
+    /// Who bound it, the thread group; 0 if nobody.
+    pub binder: u32,
+    /// Of a socket for datagrams: [`Kept::ALONE`], [`Kept::SHARED`], or 0 if not known yet.
+    pub is_alone: u32,
+}
+
+impl Kept {
+    /// One process has the socket, and the socket has its port, alone.
+    pub const ALONE: u32 = 1;
+    /// Several processes have the socket, or several sockets its port.
+    pub const SHARED: u32 = 2;
 }
 
 /// Socket storage, which aya has no type for. Its pointers' types say what it is: 24 is
@@ -80,6 +92,11 @@ pub unsafe fn created(sock: *mut bpf_sock) {
 /// `sock` must be the context of a cgroup program at `post_bind4` or `post_bind6`.
 #[inline(always)]
 pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
+    match kept(sock.cast(), true) {
+        // SAFETY: has no preconditions.
+        Some(kept) => kept.binder = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
+        None => unkept(),
+    }
     emit(sock.cast(), BOUND, |event| {
         // SAFETY: the caller vouches for `sock`.
         let sock = unsafe { &*sock };
@@ -113,34 +130,34 @@ pub unsafe fn released(sock: *mut bpf_sock) {
 pub unsafe fn used(sock: *mut c_void) {
     // SAFETY: has no preconditions.
     let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    if let Some(kept) = kept(sock, false) {
-        if kept.user == user {
-            return;
-        }
-        kept.user = user;
-    } else {
-        let family: u16 = read(sock, SOCK_FAMILY.load());
-        if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
-            return;
-        }
-        match kept(sock, true) {
-            Some(kept) => kept.user = user,
-            // Told again at the next call.
-            None => count(|counters| &mut counters.unkept),
-        }
+    // SAFETY: the caller vouches for `sock`.
+    let family: u16 = unsafe { field(sock, SOCK_FAMILY.load()) };
+    if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
+        return;
+    }
+    match kept(sock, true) {
+        Some(kept) if kept.user == user => return,
+        Some(kept) => kept.user = user,
+        // Told again at the next call.
+        None => unkept(),
     }
     emit(sock, USED, |event| {
-        let family: u16 = read(sock, SOCK_FAMILY.load());
         if family == AF_PACKET {
             return None; // there are no addresses
         }
         event.ip_version = version(family);
-        event.protocol = read::<u16>(sock, SOCK_PROTOCOL.load()) as u8;
-        event.local_port = read(sock, SOCK_PORT.load());
-        event.remote_port = u16::from_be(read(sock, SOCK_PEER_PORT.load()));
+        // SAFETY: the caller vouches for `sock`.
+        unsafe {
+            event.protocol = field::<u16>(sock, SOCK_PROTOCOL.load()) as u8;
+            event.local_port = field(sock, SOCK_PORT.load());
+            event.remote_port = u16::from_be(field(sock, SOCK_PEER_PORT.load()));
+        }
         if family == AF_INET {
-            event.local = ipv4_address(read(sock, SOCK_ADDRESS.load()));
-            event.remote = ipv4_address(read(sock, SOCK_PEER.load()));
+            // SAFETY: as above.
+            let [local, remote]: [u32; 2] =
+                unsafe { [field(sock, SOCK_ADDRESS.load()), field(sock, SOCK_PEER.load())] };
+            event.local = ipv4_address(local.to_ne_bytes());
+            event.remote = ipv4_address(remote.to_ne_bytes());
         } else {
             event.local = read(sock, SOCK_ADDRESS6.load());
             event.remote = read(sock, SOCK_PEER6.load());
@@ -155,14 +172,14 @@ fn version(family: u16) -> u8 {
 }
 
 #[inline(always)]
-fn join(low: u32, high: u32) -> u64 {
+pub fn join(low: u32, high: u32) -> u64 {
     let ([a, b, c, d], [e, f, g, h]) = (low.to_ne_bytes(), high.to_ne_bytes());
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// What is kept of a socket; with `create` it is made if it is not there.
 #[inline(always)]
-fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
+pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
     let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: the map and the socket are the kernel's; a null value means zeroes. What is returned
@@ -173,7 +190,7 @@ fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
 
 /// Sends an event of a socket and the process that runs.
 #[inline(always)]
-fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
+pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
     let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
         count(|counters| &mut counters.lost);
         return;
@@ -188,6 +205,20 @@ fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Optio
     unsafe {
         event.cookie = bpf_get_socket_cookie(sock);
         event.time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
+    }
+    // Who closes a socket need not have used it, and nobody asks.
+    if kind != RELEASED {
+        tell_process(event);
+    }
+    fill(event);
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// The process that runs.
+#[inline(always)]
+fn tell_process(event: &mut OwnerEvent) {
+    // SAFETY: has no preconditions, and the name has the room that is said.
+    unsafe {
         event.cgroup = bpf_get_current_cgroup_id();
         event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         let ids = bpf_get_current_uid_gid();
@@ -197,19 +228,34 @@ fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Optio
     event.name = event.thread;
     if TASK_LEADER.load() != 0 {
         // SAFETY: has no preconditions.
-        let task = unsafe { bpf_get_current_task() } as *mut c_void;
-        let leader: u64 = read(task, TASK_LEADER.load());
-        let leader = leader as *mut c_void;
-        event.start_ns = read(leader, TASK_START.load());
-        event.name = read(leader, TASK_COMM.load());
-        let parent: u64 = read(leader, TASK_PARENT.load());
-        event.parent = read(parent as *mut c_void, TASK_TGID.load());
-        let namespaces: u64 = read(task, TASK_NAMESPACES.load());
-        let net: u64 = read(namespaces as *mut c_void, NAMESPACES_NET.load());
-        event.netns = read(net as *mut c_void, NET_NUMBER.load());
+        let task = unsafe { bpf_get_current_task_btf() }.cast::<c_void>();
+        // SAFETY: these are pointers to what BTF says, from the running task on.
+        unsafe {
+            let leader: *mut c_void = field(task, TASK_LEADER.load());
+            event.start_ns = field(leader, TASK_START.load());
+            if leader != task {
+                event.name = read(leader, TASK_COMM.load());
+            }
+            let parent: *mut c_void = field(leader, TASK_PARENT.load());
+            event.parent = field(parent, TASK_TGID.load());
+            let namespaces: *mut c_void = field(task, TASK_NAMESPACES.load());
+            let net: *mut c_void = field(namespaces, NAMESPACES_NET.load());
+            event.netns = field(net, NET_NUMBER.load());
+        }
     }
-    fill(event);
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// A field of a kernel struct whose type the verifier knows: it looks whether there is a field of
+/// that size, and the kernel makes it zero if it cannot be read. As fast as any load, while
+/// [`read`] is a call.
+///
+/// # Safety
+/// `base` must be what the verifier takes for a pointer to a kernel struct.
+#[inline(always)]
+unsafe fn field<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: the caller vouches for `base`; volatile, so that loads are not merged into others
+    // than the verifier allows.
+    unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast()) }
 }
 
 /// A field of a kernel struct; zeroes if it cannot be read.
@@ -223,6 +269,12 @@ fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
         bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
         value.assume_init()
     }
+}
+
+/// Counts a socket that found no memory for what is kept of it.
+#[inline(always)]
+pub fn unkept() {
+    count(|counters| &mut counters.unkept);
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub struct Meter {
     child: Child,
     messages: BufReader<ChildStderr>,
     log: PathBuf,
+    /// What it said before it metered.
+    pub warnings: Vec<String>,
 }
 
 /// What a meter leaves.
@@ -34,13 +36,27 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 impl Meter {
     /// Starts a meter and waits until it meters.
     pub fn start(host: &Host, args: &[&str]) -> Result<Self> {
+        Self::run(host.command(&program("flowmeter")?.to_string_lossy()), args)
+    }
+
+    /// Starts a meter that finds no way to the sockets, and waits until it meters. Its mounts are
+    /// its own: the kernel's type information is covered up, which hooks at tracepoints need, and
+    /// without the capability to mount, the cgroups that `ip netns exec` hides stay hidden.
+    pub fn start_without_hooks(host: &Host, args: &[&str]) -> Result<Self> {
+        const COVER: &str = "mount --bind /dev/null /sys/kernel/btf/vmlinux \
+            && exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$0\" \"$@\"";
+        let mut command = host.command("sh");
+        command.args(["-c", COVER]).arg(program("flowmeter")?);
+        Self::run(command, args)
+    }
+
+    fn run(mut command: Command, args: &[&str]) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir()
             .join(format!("flowmeter-live-{}-{number}.jsonl", std::process::id()));
         let _ = fs::remove_file(&log);
-        let mut child = host
-            .command(&program("flowmeter")?.to_string_lossy())
+        let mut child = command
             .arg("live")
             .args(args)
             .arg("--output")
@@ -48,7 +64,7 @@ impl Meter {
             .stderr(Stdio::piped())
             .spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
-        let mut meter = Self { child, messages: BufReader::new(stderr), log };
+        let mut meter = Self { child, messages: BufReader::new(stderr), log, warnings: Vec::new() };
         loop {
             let line = meter.message()?;
             if line.starts_with("flowmeter: metering") {
@@ -56,6 +72,7 @@ impl Meter {
             }
             // A warning comes before, an error instead.
             ensure!(line.starts_with("flowmeter: warning"), "the meter did not start: {line}");
+            meter.warnings.push(line);
         }
     }
 

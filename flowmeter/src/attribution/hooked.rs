@@ -7,16 +7,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowmeter_common::owner::{OwnerEvent, RELEASED};
+use flowmeter_common::owner::{HEARD, OwnerEvent, RELEASED};
 use flowmeter_common::packet::Address;
 use hashbrown::HashMap;
 
 use super::addresses::Addresses;
+use super::heard::{Heard, Hearing};
 use super::poller::wall_clock_ns;
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
-use super::{Conversation, Method, Options, Owners, ProcessKey, Told};
+use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Told};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
 pub struct Hooked {
@@ -26,6 +27,7 @@ pub struct Hooked {
     /// Closed sockets, the first closed in front.
     closed: VecDeque<(u64, u64)>,
     by_address: SocketTable,
+    heard: Heard,
     /// Only the sockets of this namespace have addresses that mean something here.
     netns: u32,
     addresses_read: Option<Instant>,
@@ -38,6 +40,8 @@ struct Known {
     process: Arc<Process>,
     /// As it stands in the table by address.
     key: Option<Key>,
+    /// When its last descriptor was closed; ns since the epoch.
+    closed_ns: Option<u64>,
 }
 
 /// What has been done, and what was lost by it.
@@ -69,6 +73,7 @@ impl Hooked {
             by_cookie: HashMap::new(),
             closed: VecDeque::new(),
             by_address: SocketTable::new(Method::Socket, options.max_entries, options.retention),
+            heard: Heard::new(options.max_entries),
             netns: fs::metadata("/proc/self/ns/net").map_or(0, |meta| meta.ino() as u32),
             addresses_read: None,
             evictions: 0,
@@ -90,6 +95,16 @@ impl Hooked {
             return;
         }
         let process = self.process(event);
+        if event.kind == HEARD {
+            if let Some(key) = self.key(event)
+                && let Some(remote) = key.remote
+            {
+                let (time_ns, cookie) = (event.time_ns, event.cookie);
+                let hearing = Hearing { time_ns, cookie, process };
+                self.heard.take_in(key.local.1, remote, hearing);
+            }
+            return;
+        }
         let key = self.key(event);
         if let Some(known) = self.by_cookie.get_mut(&event.cookie) {
             let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
@@ -107,7 +122,10 @@ impl Hooked {
                 self.refused += 1;
                 return;
             }
-            self.by_cookie.insert(event.cookie, Known { process: Arc::clone(&process), key });
+            self.by_cookie.insert(
+                event.cookie,
+                Known { process: Arc::clone(&process), key, closed_ns: None },
+            );
         }
         if let Some(known) = self.by_cookie.get(&event.cookie)
             && let Some(key) = known.key
@@ -138,15 +156,34 @@ impl Hooked {
             return Owners { src, dst };
         }
         self.read_addresses();
+        let Conversation { protocol, src: from, dst: to } = *conversation;
+        let heard = |local, remote| self.heard(protocol, local, remote, first_ns, last_ns);
+        let (src, dst) = (src.or_else(|| heard(from, to)), dst.or_else(|| heard(to, from)));
+        if src.is_some() && dst.is_some() {
+            return Owners { src, dst };
+        }
         let by_address = self.by_address.owners(conversation, first_ns, last_ns);
         Owners { src: src.or(by_address.src), dst: dst.or(by_address.dst) }
+    }
+
+    /// Who has taken datagrams of `remote` to `local`, where several processes may.
+    fn heard(&self, protocol: u8, local: End, remote: End, first: u64, last: u64) -> Option<Owner> {
+        if protocol != UDP || !self.by_address.reaches_us(local.0, remote.0) {
+            return None;
+        }
+        let was_there = |hearing: &Hearing| {
+            let known = self.by_cookie.get(&hearing.cookie);
+            known.is_some_and(|known| known.closed_ns.is_none_or(|closed| closed >= first))
+        };
+        let process = self.heard.find(local.1, remote, last, was_there)?;
+        Some(process.owner(Method::Socket))
     }
 
     /// What has been done so far.
     pub fn counters(&self) -> HookedCounters {
         HookedCounters {
             entries: self.by_cookie.len() as u64,
-            evictions: self.evictions,
+            evictions: self.evictions + self.heard.evictions(),
             refused: self.refused + self.by_address.refused(),
             ambiguous: self.by_address.ambiguous(),
         }
@@ -187,7 +224,8 @@ impl Hooked {
     }
 
     fn close(&mut self, event: &OwnerEvent) {
-        let Some(known) = self.by_cookie.get(&event.cookie) else { return };
+        let Some(known) = self.by_cookie.get_mut(&event.cookie) else { return };
+        known.closed_ns = Some(event.time_ns);
         if let Some(key) = known.key {
             self.by_address.close(Socket { key, inode: event.cookie }, event.time_ns);
         }
@@ -241,4 +279,105 @@ fn ip(version: u8, address: Address) -> IpAddr {
     octets[..8].copy_from_slice(&a);
     octets[8..].copy_from_slice(&b);
     Ipv6Addr::from(octets).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use flowmeter_common::owner::{CREATED, USED};
+    use flowmeter_common::packet::ipv4_address;
+
+    use super::*;
+
+    const US: End = (IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
+    const THEM: End = (IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 53);
+
+    fn event(kind: u8, cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
+        let start_ns = u64::from(pid) * 1_000_000_000;
+        OwnerEvent { kind, cookie, time_ns, pid, start_ns, ..OwnerEvent::default() }
+    }
+
+    /// A process uses a socket from [`US`] to [`THEM`].
+    fn used(cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
+        OwnerEvent {
+            local: ipv4_address([127, 0, 0, 1]),
+            local_port: US.1,
+            remote: ipv4_address([192, 0, 2, 1]),
+            remote_port: THEM.1,
+            protocol: UDP,
+            ip_version: 4,
+            ..event(USED, cookie, time_ns, pid)
+        }
+    }
+
+    fn pid(hooked: &mut Hooked, cookie: u64, first_ns: u64, last_ns: u64) -> Option<u32> {
+        let conversation = Conversation { protocol: UDP, src: US, dst: THEM };
+        Some(hooked.owners(&conversation, [cookie, 0], first_ns, last_ns).src?.pid)
+    }
+
+    fn hooked(max_entries: usize) -> Hooked {
+        Hooked::new(Options { max_entries, retention: Duration::from_mins(5) })
+    }
+
+    const S: u64 = 1_000_000_000;
+
+    /// Times are of now, or they are long past.
+    fn base() -> u64 {
+        wall_clock_ns() - 60 * S
+    }
+
+    #[test]
+    fn a_socket_is_its_last_users_and_is_remembered() {
+        let (mut hooked, base) = (hooked(10), base());
+        hooked.event(&event(CREATED, 1, base + S, 100));
+        assert_eq!(
+            pid(&mut hooked, 1, base + S, base + 2 * S),
+            Some(100),
+            "by cookie, without an address"
+        );
+        hooked.event(&used(1, base + 2 * S, 200));
+        hooked.event(&event(RELEASED, 1, base + 3 * S, 300));
+        assert_eq!(
+            pid(&mut hooked, 1, base + S, base + 2 * S),
+            Some(200),
+            "who closed it does not count"
+        );
+        assert_eq!(pid(&mut hooked, 0, base + 2 * S, base + 2 * S), Some(200), "by address");
+    }
+
+    #[test]
+    fn an_address_used_again_is_its_users_of_the_time() {
+        let (mut hooked, base) = (hooked(10), base());
+        for (cookie, pid) in [(1, 100), (2, 200)] {
+            let at = base + cookie * 10 * S;
+            hooked.event(&used(cookie, at, pid));
+            hooked.event(&event(RELEASED, cookie, at + S, pid));
+        }
+        assert_eq!(pid(&mut hooked, 0, base + 10 * S, base + 11 * S), Some(100));
+        assert_eq!(pid(&mut hooked, 0, base + 20 * S, base + 21 * S), Some(200));
+        assert_eq!(pid(&mut hooked, 0, base + 15 * S, base + 16 * S), None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_nothing_is_mistaken() {
+        const MAX: u64 = 100;
+        let mut hooked = hooked(MAX as usize);
+        for cookie in 1..=10 * MAX {
+            let (at, pid) = (cookie * S / 1000, cookie as u32);
+            hooked.event(&event(CREATED, cookie, at, pid));
+            hooked.event(&event(RELEASED, cookie, at, pid));
+        }
+        let counters = hooked.counters();
+        assert_eq!((counters.entries, counters.evictions), (MAX, 9 * MAX));
+        // Now open ones, whose end is never told of.
+        for cookie in 2000..2000 + 10 * MAX {
+            hooked.event(&event(CREATED, cookie, 2 * S, cookie as u32));
+        }
+        let counters = hooked.counters();
+        assert_eq!((counters.entries, counters.refused), (MAX, 9 * MAX));
+        assert!(hooked.closed.len() <= MAX as usize);
+        for cookie in (1..=10 * MAX).chain(2000..2000 + 10 * MAX) {
+            let found = pid(&mut hooked, cookie, 0, 3 * S);
+            assert!(found.is_none_or(|pid| u64::from(pid) == cookie), "{cookie}: {found:?}");
+        }
+    }
 }

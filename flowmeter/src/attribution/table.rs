@@ -231,7 +231,7 @@ impl SocketTable {
 
     /// Would a socket bound to all addresses get packets to `ip`? To a group's address only what
     /// others send: our own packets to it have their owner at the other end.
-    fn reaches_us(&self, ip: IpAddr, other: IpAddr) -> bool {
+    pub(super) fn reaches_us(&self, ip: IpAddr, other: IpAddr) -> bool {
         self.addresses.is_own(ip) || self.addresses.is_group(ip) && !self.addresses.is_own(other)
     }
 

@@ -23,11 +23,13 @@ pub struct SocketHook {
 }
 
 /// Programs, the hooks' names, and the tracepoints of those that are at one.
-const PROGRAMS: [(&str, &str, Option<&str>); 6] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 8] = [
     ("flowmeter_socket", "cgroup/sock_create", None),
     ("flowmeter_bind4", "cgroup/post_bind4", None),
     ("flowmeter_bind6", "cgroup/post_bind6", None),
     ("flowmeter_release", "cgroup/sock_release", None),
+    ("flowmeter_heard4", "cgroup/recvmsg4", None),
+    ("flowmeter_heard6", "cgroup/recvmsg6", None),
     ("flowmeter_send", "tp_btf/sock_send_length", Some("sock_send_length")),
     ("flowmeter_receive", "tp_btf/sock_recv_length", Some("sock_recv_length")),
 ];
@@ -63,6 +65,11 @@ fn attach_one(
         (Program::CgroupSock(program), Some(cgroup), ..) => {
             program.load()?;
             // As a link, which others may have beside it; its flags must be none.
+            program.attach(cgroup, CgroupAttachMode::Single)?;
+            Ok(())
+        }
+        (Program::CgroupSockAddr(program), Some(cgroup), ..) => {
+            program.load()?;
             program.attach(cgroup, CgroupAttachMode::Single)?;
             Ok(())
         }
