@@ -12,6 +12,7 @@ use flowmeter_common::knobs::Knobs;
 use crate::attribution::profile;
 use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
+use crate::dissect::Containment;
 use crate::fields::Schema;
 use crate::sink;
 
@@ -48,6 +49,8 @@ pub struct LivePlan {
     pub output: sink::Options,
     /// The columns.
     pub schema: Arc<Schema>,
+    /// Where dissection runs.
+    pub containment: Containment,
     /// Whether the kernel programs' log messages are shown.
     pub log_bpf: bool,
 }
@@ -85,6 +88,8 @@ pub struct ReadPlan {
     pub bpf_filter: Option<String>,
     /// Workers; 0 for as many as there are processors.
     pub n_meters: u16,
+    /// Where dissection runs.
+    pub containment: Containment,
     /// The run ends after so many flows.
     pub max_nflows: Option<u64>,
     /// Where the flows go.

@@ -7,10 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
+#[cfg(feature = "ndpi")]
+use flowmeter::dissect;
 use flowmeter::{doctor, engine, fields, read};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "ndpi")]
+    if let Some(code) = dissect::contained::child::run(std::env::args()) {
+        return code;
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(exit) => {

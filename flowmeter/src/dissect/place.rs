@@ -78,6 +78,7 @@ impl Place {
             Self::Here(dissector) => {
                 let answer = dissector.work(&batch);
                 take.counts.add(&answer.counts);
+                take.flows = Some(answer.counts.flows);
                 take.settled.extend(answer.settled);
                 let verdicts = answer.verdicts.into_iter();
                 let verdicts = verdicts.map(|layer7| Verdict { layer7, is_lost: false });

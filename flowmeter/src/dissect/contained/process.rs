@@ -42,8 +42,6 @@ pub struct Losses {
     pub crashes: AtomicU64,
     /// Children that were killed because they were stopped, took too long or answered nonsense.
     pub hangs: AtomicU64,
-    /// Packets given to children that did not answer.
-    pub packets: AtomicU64,
 }
 
 /// What a child is started by, the first as well as its successors.
@@ -65,8 +63,8 @@ pub struct Contained {
     recipe: Recipe,
     /// None if none could be started; that is tried again with the next batch.
     process: Option<Process>,
-    /// The batch that is to be answered.
-    given: Option<Batch>,
+    /// The batch that is to be answered, and whether a child has it.
+    given: Option<(Batch, bool)>,
     /// The flows under dissection, and whether a child died that had them.
     held: HashMap<u64, bool>,
     reply: Vec<u8>,
@@ -81,6 +79,10 @@ pub struct Returned {
     pub settled: Vec<u64>,
     /// What became of the packets.
     pub counts: Counts,
+    /// Flows under dissection, if that has changed.
+    pub flows: Option<u64>,
+    /// Packets given to children that did not answer.
+    pub lost_packets: u64,
 }
 
 impl Contained {
@@ -107,29 +109,36 @@ impl Contained {
         for (message, _) in batch.iter().filter(|(message, _)| !message.is_finish()) {
             self.held.entry(message.flow).or_insert(false);
         }
-        // One that died with nothing to do did not die of this batch.
+        let has_it = self.give(&batch);
+        self.given = Some((batch, has_it));
+        empty
+    }
+
+    /// Whether a child took it. One that died before did not die of this batch, so that its
+    /// successor gets it.
+    fn give(&mut self, batch: &Batch) -> bool {
         for _ in 0..2 {
-            self.look();
-            let given = self.process.as_mut().map(|process| process.give(&batch));
-            match given {
-                Some(Ok(())) => break,
+            self.restart();
+            match self.process.as_mut().map(|process| process.give(batch)) {
+                Some(Ok(())) => return true,
                 Some(Err(fault)) => self.replace(fault, None),
                 None => {}
             }
         }
-        self.given = Some(batch);
-        empty
+        false
     }
 
     /// Takes the answer of the last batch, if it was not taken. Returns the batch, emptied.
     pub fn collect(&mut self, take: &mut Returned) -> Batch {
-        let Some(mut batch) = self.given.take() else { return Batch::default() };
+        let Some((mut batch, has_it)) = self.given.take() else { return Batch::default() };
         let reply = &mut self.reply;
-        let answer = self.process.as_mut().map(|process| process.take(&batch, reply));
+        let process = self.process.as_mut().filter(|_| has_it);
+        let answer = process.map(|process| process.take(&batch, reply));
         match answer {
             Some(Ok(answer)) => {
                 take.settled.extend(answer.settled);
                 take.counts.add(&answer.counts);
+                take.flows = Some(answer.counts.flows);
                 for (flow, layer7) in batch.finished().zip(answer.verdicts) {
                     let is_lost = self.held.remove(&flow).unwrap_or(false);
                     take.verdicts.push((flow, Verdict { layer7, is_lost }));
@@ -139,8 +148,8 @@ impl Contained {
                 if let Some(Err(fault)) = other {
                     self.replace(fault, Some(&batch));
                 }
-                self.recipe.losses.packets.fetch_add(batch.packets(), Relaxed);
-                take.counts.flows = 0;
+                take.lost_packets += batch.packets();
+                take.flows = Some(0);
                 // Without a process nothing was dissected either.
                 self.held.values_mut().for_each(|is_lost| *is_lost = true);
                 for flow in batch.finished() {
@@ -155,15 +164,16 @@ impl Contained {
 
     /// Replaces a child that ended while it had nothing to do.
     pub fn look(&mut self) {
-        let fault = match &mut self.process {
-            Some(process) => process.fault_at_rest(),
-            None => {
-                self.process = Process::start(&self.recipe).ok();
-                None
-            }
-        };
+        self.restart();
+        let fault = self.process.as_mut().and_then(Process::fault_at_rest);
         if let Some(fault) = fault.filter(|_| self.given.is_none()) {
             self.replace(fault, None);
+        }
+    }
+
+    fn restart(&mut self) {
+        if self.process.is_none() {
+            self.process = Process::start(&self.recipe).ok();
         }
     }
 
