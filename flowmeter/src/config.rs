@@ -14,6 +14,7 @@ use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
 use crate::dissect::Containment;
 use crate::fields::Schema;
+use crate::privileges::Needs;
 use crate::sink;
 
 /// `flowmeter live`.
@@ -59,6 +60,15 @@ pub struct LivePlan {
 pub const MAX_INTERFACES: usize = 255;
 
 impl LivePlan {
+    /// What the meter needs capabilities for once it is attached.
+    pub fn needs(&self) -> Needs {
+        let contained = matches!(self.containment, Containment::Child { .. });
+        Needs {
+            processes: self.visibility.is_some(),
+            children: contained && self.knobs.n_dissections > 0,
+        }
+    }
+
     /// What the kernel half is to do.
     pub fn kernel(&self) -> kernel::Options {
         kernel::Options {

@@ -9,7 +9,7 @@ use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
 #[cfg(feature = "ndpi")]
 use flowmeter::dissect;
-use flowmeter::{doctor, engine, fields, read};
+use flowmeter::{doctor, engine, fields, privileges, read};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -55,7 +55,10 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let mut meter = tokio::task::spawn_blocking(move || engine::live(&plan, &seen));
+        let attached = engine::attach(&plan)?;
+        // While there is no other thread, which would keep its own.
+        privileges::keep_only(plan.needs())?;
+        let mut meter = tokio::task::spawn_blocking(move || engine::live(&plan, attached, &seen));
         loop {
             tokio::select! {
                 ended = &mut meter => return Ok(ended.context("the meter panicked")??),

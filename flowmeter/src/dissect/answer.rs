@@ -117,9 +117,8 @@ impl Answer {
     pub fn decode(header: &Header, body: &[u8]) -> Result<Self, Misfit> {
         let settled_bytes = header.settled as usize * size_of::<u64>();
         let (settled, rest) = body.split_at_checked(settled_bytes).ok_or(Misfit)?;
-        let (fixed, mut rest) = rest
-            .split_at_checked(header.verdicts as usize * size_of::<Fixed>())
-            .ok_or(Misfit)?;
+        let (fixed, mut rest) =
+            rest.split_at_checked(header.verdicts as usize * size_of::<Fixed>()).ok_or(Misfit)?;
         let mut verdicts = Vec::with_capacity(header.verdicts as usize);
         for bytes in fixed.chunks_exact(size_of::<Fixed>()) {
             let mut fixed = Fixed::new_zeroed();

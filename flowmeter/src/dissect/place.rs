@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::contained::Landlock;
 use super::contained::child::Orders;
 use super::contained::process::{Contained, Losses, Recipe, Returned};
 use super::dissector::{Dissector, Limits};
 use super::quarantine::Quarantine;
-use super::{Containment, Error, Verdict};
+use super::{Containment, Error, User, Verdict};
 
 /// How places are made, all of a run alike.
 #[derive(Clone, Debug)]
@@ -68,6 +69,16 @@ impl Places {
     pub fn losses(&self) -> &Losses {
         &self.losses
     }
+}
+
+/// Starts a child and says how much Landlock denies it; everything else is in force if it starts.
+pub fn contained(user: User) -> Result<Landlock, Error> {
+    let containment = Containment::Child { user, quarantine: None };
+    let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1 };
+    Ok(match Places::new(&containment)?.make(limits)? {
+        Place::Apart(contained) => contained.landlock(),
+        Place::Here(_) => Landlock::Absent,
+    })
 }
 
 impl Place {

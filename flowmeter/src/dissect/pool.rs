@@ -13,9 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use std::time::Duration;
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded,
-};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use hashbrown::HashSet;
 
 use super::batch::Batch;
@@ -357,8 +355,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Counters, Options, Pool, Verdicts};
-    use crate::dissect::{Containment, Verdict};
     use crate::dissect::samples::{dns_query, http_get, tls_client_hello};
+    use crate::dissect::{Containment, Verdict};
 
     fn pool(threads: usize, max_flows: usize) -> Pool {
         let containment = Containment::InProcess;

@@ -42,7 +42,7 @@ impl Quarantine {
     }
 }
 
-/// LINKTYPE_RAW: the packet starts with its IP header.
+/// `LINKTYPE_RAW`: the packet starts with its IP header.
 const RAW: u32 = 101;
 
 fn write(batch: &Batch, out: &mut impl Write) -> io::Result<()> {

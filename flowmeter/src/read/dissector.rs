@@ -45,7 +45,11 @@ mod with_ndpi {
     }
 
     impl Dissector {
-        pub fn new(n_dissections: u32, share: Share, places: &Places) -> Result<Self, dissect::Error> {
+        pub fn new(
+            n_dissections: u32,
+            share: Share,
+            places: &Places,
+        ) -> Result<Self, dissect::Error> {
             let parts = (0..share.parts).filter(|part| share.has_part(*part));
             let limits = Limits {
                 n_dissections,

@@ -11,8 +11,8 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::report::Report;
 use super::dissector::Places;
+use super::report::Report;
 use super::{Error, Output, Stages, dissectors_lost, frames, places};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};

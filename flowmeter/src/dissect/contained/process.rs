@@ -97,11 +97,6 @@ impl Contained {
         self.process.as_ref().map_or(Landlock::Absent, |process| process.landlock)
     }
 
-    /// Number of the child process.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.child.id())
-    }
-
     /// Takes the answer of the batch before, then gives this one. Returns the one before, to be
     /// filled again.
     pub fn exchange(&mut self, batch: Batch, take: &mut Returned) -> Batch {
@@ -238,8 +233,7 @@ impl Process {
         let mut process = Self { child, socket, landlock: Landlock::Absent };
         let mut hello = Hello::new_zeroed();
         let mut watch = Watch::new(&process.child, SILENCE);
-        receive(&mut process.socket, hello.as_mut_bytes(), &mut watch)
-            .map_err(|_| Error::Ended)?;
+        receive(&mut process.socket, hello.as_mut_bytes(), &mut watch).map_err(|_| Error::Ended)?;
         if hello.magic != MAGIC {
             return Err(Error::Ended);
         }
@@ -326,7 +320,7 @@ impl State {
         Self::of_pid(child.id())
     }
 
-    /// From proc_pid_stat(5): the state is the field behind the name, the times are the 12th and
+    /// From `proc_pid_stat(5)`: the state is the field behind the name, the times are the 12th and
     /// 13th after the name, in hundredths of a second.
     fn of_pid(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -191,8 +191,7 @@ fn filters() -> io::Result<[BpfProgram; 2]> {
             .and_then(BpfProgram::try_from)
             .map_err(io::Error::other)
     };
-    let deny =
-        compile(denied, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES as u32))?;
+    let deny = compile(denied, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES as u32))?;
     let allow = compile(allowed, SeccompAction::KillProcess, SeccompAction::Allow)?;
     // The first must not forbid to apply the second.
     Ok([deny, allow])
@@ -200,7 +199,9 @@ fn filters() -> io::Result<[BpfProgram; 2]> {
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the options used here take numbers; unused arguments have to be 0.
-    check(unsafe { libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) })
+    check(unsafe {
+        libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong)
+    })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
