@@ -119,6 +119,9 @@ pub enum Error {
     /// The folder for the quarantine.
     #[error("failed to make the folder for the quarantine")]
     Quarantine(#[source] std::io::Error),
+    /// A child process is stopped, or takes too long.
+    #[error("the dissection process does not answer")]
+    Silent,
     /// A worker ended before it was ready.
     #[error("the dissector ended while starting")]
     Ended,

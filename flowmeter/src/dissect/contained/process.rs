@@ -167,8 +167,14 @@ impl Contained {
     }
 
     fn restart(&mut self) {
-        if self.process.is_none() {
-            self.process = Process::start(&self.recipe).ok();
+        if self.process.is_some() {
+            return;
+        }
+        let losses = &self.recipe.losses;
+        match Process::start(&self.recipe) {
+            Ok(process) => self.process = Some(process),
+            Err(Error::Silent) => _ = losses.hangs.fetch_add(1, Relaxed),
+            Err(_) => _ = losses.crashes.fetch_add(1, Relaxed),
         }
     }
 
@@ -179,7 +185,7 @@ impl Contained {
         self.held.values_mut().for_each(|is_lost| *is_lost = true);
         // Killed and waited for, before another one takes its memory.
         self.process = None;
-        self.process = Process::start(&self.recipe).ok();
+        self.restart();
         if let (Some(batch), Some(quarantine)) = (killed_by, &self.recipe.quarantine)
             && let Err(e) = quarantine.keep(batch)
         {
@@ -197,6 +203,12 @@ enum Fault {
     Hangs,
     /// Its answer does not fit.
     Nonsense,
+}
+
+impl Fault {
+    fn while_starting(self) -> Error {
+        if self == Self::Hangs { Error::Silent } else { Error::Ended }
+    }
 }
 
 /// A child. Killed and waited for with the value.
@@ -239,7 +251,7 @@ impl Process {
         }
         if hello.error_bytes > 0 {
             let mut text = vec![0; (hello.error_bytes as usize).min(MAX_ERROR)];
-            receive(&mut process.socket, &mut text, &mut watch).map_err(|_| Error::Ended)?;
+            receive(&mut process.socket, &mut text, &mut watch).map_err(Fault::while_starting)?;
             return Err(Error::Child(String::from_utf8_lossy(&text).into_owned()));
         }
         process.landlock = Landlock::from_number(hello.landlock);
