@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use flowmeter_common::event::PacketEvent;
 use flowmeter_common::knobs::MILLISECOND;
+use flowmeter_common::tally::mark;
 use hashbrown::HashMap;
 use thiserror::Error;
 
 use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
 use crate::capture::kernel::OwnerRing;
 use crate::config::LivePlan;
-use crate::dissect::{self, Layer7};
+use crate::dissect::{self, Verdict};
 use crate::record::Flow;
 
 /// Why annotation could not start.
@@ -39,7 +40,7 @@ pub struct Annotator {
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
-    verdicts: Vec<(u64, Option<Layer7>)>,
+    verdicts: Vec<(u64, Verdict)>,
     scratch: Vec<u8>,
     unsettled: u64,
 }
@@ -160,9 +161,12 @@ impl Annotator {
         let Some(dissector) = &mut self.dissector else { return };
         dissector.flush();
         dissector.verdicts(&mut self.verdicts);
-        for (uid, layer7) in self.verdicts.drain(..) {
+        for (uid, verdict) in self.verdicts.drain(..) {
             if let Some(mut flow) = self.waiting.remove(&uid) {
-                flow.layer7 = layer7;
+                flow.layer7 = verdict.layer7;
+                if verdict.is_lost {
+                    flow.record.marks |= mark::DISSECTION_LOST;
+                }
                 self.ready.push_back(flow);
             }
         }
@@ -195,6 +199,16 @@ impl Annotator {
         self.waiting.len() + self.ready.len()
     }
 
+    /// Dissecting processes that crashed, and that hung.
+    pub fn dissectors_lost(&self) -> (u64, u64) {
+        #[cfg(feature = "ndpi")]
+        if let Some(dissector) = &self.dissector {
+            let counters = dissector.counters();
+            return (counters.crashes, counters.hangs);
+        }
+        (0, 0)
+    }
+
     /// Flows that were written without a verdict because it did not come in time.
     pub fn unsettled(&self) -> u64 {
         self.unsettled
@@ -222,6 +236,7 @@ fn dissector(plan: &LivePlan) -> Result<Option<Dissector>, Error> {
         n_dissections: plan.knobs.n_dissections,
         threads: 1,
         max_flows: plan.max_flows as usize,
+        containment: plan.containment.clone(),
     };
     Ok(Some(Dissector::start(&options)?))
 }
@@ -246,7 +261,7 @@ impl Dissector {
         match *self {}
     }
 
-    fn verdicts(&mut self, _: &mut Vec<(u64, Option<Layer7>)>) {
+    fn verdicts(&mut self, _: &mut Vec<(u64, Verdict)>) {
         match *self {}
     }
 }

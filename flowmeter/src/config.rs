@@ -12,7 +12,9 @@ use flowmeter_common::knobs::Knobs;
 use crate::attribution::profile;
 use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
+use crate::dissect::Containment;
 use crate::fields::Schema;
+use crate::privileges::Needs;
 use crate::sink;
 
 /// `flowmeter live`.
@@ -48,6 +50,8 @@ pub struct LivePlan {
     pub output: sink::Options,
     /// The columns.
     pub schema: Arc<Schema>,
+    /// Where dissection runs.
+    pub containment: Containment,
     /// Whether the kernel programs' log messages are shown.
     pub log_bpf: bool,
 }
@@ -56,6 +60,15 @@ pub struct LivePlan {
 pub const MAX_INTERFACES: usize = 255;
 
 impl LivePlan {
+    /// What the meter needs capabilities for once it is attached.
+    pub fn needs(&self) -> Needs {
+        let contained = matches!(self.containment, Containment::Child { .. });
+        Needs {
+            processes: self.visibility.is_some(),
+            children: contained && self.knobs.n_dissections > 0,
+        }
+    }
+
     /// What the kernel half is to do.
     pub fn kernel(&self) -> kernel::Options {
         kernel::Options {
@@ -85,6 +98,8 @@ pub struct ReadPlan {
     pub bpf_filter: Option<String>,
     /// Workers; 0 for as many as there are processors.
     pub n_meters: u16,
+    /// Where dissection runs.
+    pub containment: Containment,
     /// The run ends after so many flows.
     pub max_nflows: Option<u64>,
     /// Where the flows go.

@@ -11,7 +11,38 @@ use crate::dissect;
 pub fn examine() -> Vec<Finding> {
     let mut findings = probe::probe();
     findings.push(ndpi());
+    #[cfg(feature = "ndpi")]
+    findings.push(containment());
     findings
+}
+
+/// Starts a dissector as `live` and `read` do by default, and asks it.
+#[cfg(feature = "ndpi")]
+fn containment() -> Finding {
+    use dissect::contained::Landlock;
+    let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
+    let user = dissect::User::NOBODY;
+    match dissect::place::contained(user) {
+        Ok(landlock) => {
+            let (state, word) = match landlock {
+                Landlock::Full => (State::Works, "Landlock"),
+                Landlock::Partial => (State::Works, "Landlock as far as this kernel has it"),
+                Landlock::Absent => (State::Limited, "no Landlock"),
+            };
+            let found = format!(
+                "child process: user {} if root, no capabilities, no new privileges, seccomp, \
+                 limits, {word}",
+                user.uid
+            );
+            Finding::new("containment", state, found, advice)
+        }
+        Err(e) => Finding::new(
+            "containment",
+            State::Missing,
+            e.to_string(),
+            "dissect with `--dissector in-process`, where a hostile packet may crash the meter",
+        ),
+    }
 }
 
 fn ndpi() -> Finding {

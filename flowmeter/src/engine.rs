@@ -34,11 +34,22 @@ pub enum Error {
     Annotate(#[from] crate::annotate::Error),
 }
 
+/// All that had to be opened with privileges.
+pub struct Attached {
+    sink: Box<dyn Sink>,
+    kernel: Kernel,
+}
+
+/// Opens the log, loads the kernel half and attaches it. Starts no thread.
+pub fn attach(plan: &LivePlan) -> Result<Attached, Error> {
+    let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
+    Ok(Attached { sink, kernel: Kernel::open(&plan.kernel())? })
+}
+
 /// Meters interfaces until `stop` is set or there are flows enough. All that is resident then is
 /// written.
-pub fn live(plan: &LivePlan, stop: &AtomicBool) -> Result<(), Error> {
-    let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
-    let mut kernel = Kernel::open(&plan.kernel())?;
+pub fn live(plan: &LivePlan, attached: Attached, stop: &AtomicBool) -> Result<(), Error> {
+    let Attached { sink, mut kernel } = attached;
     let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
     let mut stages = Stages {
         annotator: Annotator::start(plan, ring)?,

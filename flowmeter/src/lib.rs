@@ -16,6 +16,7 @@ pub mod annotate;
 pub mod engine;
 pub mod read;
 pub mod health;
+pub mod privileges;
 
 pub mod cli;
 pub mod config;

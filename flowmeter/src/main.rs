@@ -7,10 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
-use flowmeter::{doctor, engine, fields, read};
+#[cfg(feature = "ndpi")]
+use flowmeter::dissect;
+use flowmeter::{doctor, engine, fields, privileges, read};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "ndpi")]
+    if let Some(code) = dissect::contained::child::run(std::env::args()) {
+        return code;
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(exit) => {
@@ -49,7 +55,10 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let mut meter = tokio::task::spawn_blocking(move || engine::live(&plan, &seen));
+        let attached = engine::attach(&plan)?;
+        // While there is no other thread, which would keep its own.
+        privileges::keep_only(plan.needs())?;
+        let mut meter = tokio::task::spawn_blocking(move || engine::live(&plan, attached, &seen));
         loop {
             tokio::select! {
                 ended = &mut meter => return Ok(ended.context("the meter panicked")??),

@@ -20,6 +20,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("tokio", &["main.rs"]),
     ("indicatif", &["read/progress"]),
+    ("landlock", &["dissect/contained/sandbox"]),
+    ("seccompiler", &["dissect/contained/sandbox"]),
+    ("caps", &["dissect/contained/sandbox", "privileges"]),
 ];
 
 /// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.
@@ -42,6 +45,8 @@ const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 const UNSAFE: &[&str] = &[
     "capture/kernel/sys.rs",
     "dissect/ndpi",
+    "dissect/contained/sandbox.rs",
+    "dissect/contained/child.rs",
     "attribution/addresses.rs",
     "capture/pcap/filter.rs",
 ];

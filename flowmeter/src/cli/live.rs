@@ -147,7 +147,9 @@ impl LiveArgs {
             visibility: live.system_visibility_mode,
             ..self.meter.fields(MAX_LIVE_SPLT)
         })?;
+        let containment = self.meter.containment()?;
         Ok(LivePlan {
+            containment,
             interfaces: self.interfaces,
             knobs,
             max_flows: live.max_flows,

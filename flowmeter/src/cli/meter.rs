@@ -1,12 +1,15 @@
 //! Which options has metering, whatever the packets come from?
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, value_parser};
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
 
-use super::values::{choice, nanoseconds, seconds};
+use super::Exit;
+use super::values::{choice, nanoseconds, seconds, user};
+use crate::dissect::{Containment, User};
 use crate::fields::{self, TimeUnit};
 
 /// Options shared by all that meter, with `NFStream`'s names and defaults.
@@ -70,6 +73,21 @@ pub struct MeterArgs {
         value_parser = value_parser!(u16).range(64..), allow_negative_numbers = true)]
     pub snapshot_length: u16,
 
+    /// Where packets are dissected: child has processes without rights, which a hostile packet may
+    /// crash but not the meter; in-process has threads.
+    #[arg(long, value_name = "WHERE", default_value = "child",
+        value_parser = choice(&[("child", true), ("in-process", false)]), action = ArgAction::Set)]
+    dissector: bool,
+
+    /// User that these processes become when started by root: a name, or a number that is the
+    /// group's too.
+    #[arg(long, value_name = "USER", default_value = "65534", value_parser = user)]
+    dissector_user: User,
+
+    /// Keep the packets that crashed such a process in this folder, as captures; 100 at the most.
+    #[arg(long, value_name = "DIR")]
+    quarantine: Option<PathBuf>,
+
     /// Stop after so many flows; 0 for no limit.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
@@ -122,6 +140,20 @@ impl MeterArgs {
     /// Lists sequences whether asked for or not.
     pub fn with_sequences(&self) -> Self {
         Self { sequences: true, ..self.clone() }
+    }
+
+    /// Where dissection runs.
+    pub fn containment(&self) -> Result<Containment, Exit> {
+        let quarantine = self.quarantine.clone();
+        if self.dissector {
+            return Ok(Containment::Child { user: self.dissector_user, quarantine });
+        }
+        if quarantine.is_some() {
+            return Err(Exit::usage(
+                "--quarantine needs --dissector child: what crashes in-process ends the meter",
+            ));
+        }
+        Ok(Containment::InProcess)
     }
 
     /// After how many flows the run ends.

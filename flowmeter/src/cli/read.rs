@@ -72,6 +72,7 @@ impl ReadArgs {
             reading,
             bpf_filter: self.bpf_filter.clone(),
             n_meters: self.n_meters,
+            containment: self.meter.containment()?,
             max_nflows: self.meter.max_nflows(),
             output: self.output.sink(self.files.first().map(PathBuf::as_path))?,
             schema: self.output.schema(fields)?,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::dissect::User;
+
 /// One of a few words, each standing for a value.
 pub fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
 where
@@ -13,6 +15,27 @@ where
         let found = choices.iter().find(|(word, _)| *word == text);
         found.map(|(_, value)| *value).expect("clap let no other word pass")
     })
+}
+
+/// A user but root, by name or by a number that is the group's too.
+pub fn user(text: &str) -> Result<User, String> {
+    let user = if let Ok(number) = text.parse() {
+        User { uid: number, gid: number }
+    } else {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let found = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let is_it = fields.next() == Some(text);
+            let mut ids = fields.skip(1).map(str::parse);
+            let (Some(Ok(uid)), Some(Ok(gid))) = (ids.next(), ids.next()) else { return None };
+            is_it.then_some(User { uid, gid })
+        });
+        found.ok_or_else(|| "there is no such user in /etc/passwd".to_owned())?
+    };
+    if user.uid == 0 || user.gid == 0 || user.uid == u32::MAX {
+        return Err("it must be a user without rights".to_owned());
+    }
+    Ok(user)
 }
 
 /// A number of seconds, 0 or more, which may have a fraction.

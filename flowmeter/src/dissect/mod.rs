@@ -8,9 +8,23 @@ mod headers;
 #[cfg(feature = "ndpi")]
 pub mod ndpi;
 #[cfg(feature = "ndpi")]
+pub mod batch;
+#[cfg(feature = "ndpi")]
+mod answer;
+#[cfg(feature = "ndpi")]
+pub mod dissector;
+#[cfg(feature = "ndpi")]
+mod quarantine;
+#[cfg(feature = "ndpi")]
+pub mod contained;
+#[cfg(feature = "ndpi")]
+pub mod place;
+#[cfg(feature = "ndpi")]
 pub mod pool;
 #[cfg(all(test, feature = "ndpi"))]
 mod samples;
+
+use std::path::PathBuf;
 
 /// Layer-7 result of a flow, `NFStream`'s nine columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +50,43 @@ pub struct Layer7 {
     pub content_type: String,
 }
 
+/// What dissection says of a flow that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The result; none if no packet was dissected.
+    pub layer7: Option<Layer7>,
+    /// A dissector died that had the flow, so that the result is partial or missing.
+    pub is_lost: bool,
+}
+
+/// Where dissection runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Containment {
+    /// In child processes without rights.
+    Child {
+        /// Whom they become, if started by root.
+        user: User,
+        /// Where the packets are kept that killed one.
+        quarantine: Option<PathBuf>,
+    },
+    /// In this process, which a hostile packet may crash.
+    InProcess,
+}
+
+/// The user that a child of root becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its number.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl User {
+    /// `nobody`.
+    pub const NOBODY: Self = Self { uid: 65_534, gid: 65_534 };
+}
+
 /// Why nothing can be dissected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,8 +110,20 @@ pub enum Error {
     /// A worker could not be started.
     #[error("failed to start a dissection thread")]
     Thread(#[source] std::io::Error),
+    /// A child process could not be started.
+    #[error("failed to start a dissection process; try `--dissector in-process`")]
+    Process(#[source] std::io::Error),
+    /// A child process says why it cannot dissect.
+    #[error("the dissection process does not start: {0}")]
+    Child(String),
+    /// The folder for the quarantine.
+    #[error("failed to make the folder for the quarantine")]
+    Quarantine(#[source] std::io::Error),
+    /// A child process is stopped, or takes too long.
+    #[error("the dissection process does not answer")]
+    Silent,
     /// A worker ended before it was ready.
-    #[error("a dissection thread ended while starting")]
+    #[error("the dissector ended while starting")]
     Ended,
 }
 

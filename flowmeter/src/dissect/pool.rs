@@ -1,6 +1,7 @@
 //! How do packets get to the dissectors, and verdicts back, without anyone waiting?
 //!
-//! Every worker has a thread, an nDPI module and a bounded queue of batches. A flow belongs to one
+//! Every worker has a thread, a dissector (in a contained process, unless told otherwise) and a
+//! bounded queue of batches. A flow belongs to one
 //! worker. The caller never blocks: packets that find no room are dropped and counted; the news
 //! that a flow ended stays in the pending batch until there is room. Every [`Pool::finish`] is
 //! answered, even if its worker died.
@@ -10,11 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
-use hashbrown::{HashMap, HashSet};
+use std::time::Duration;
 
-use super::ndpi::{FlowState, Inspection, Module};
-use super::{Error, Layer7};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use hashbrown::HashSet;
+
+use super::batch::Batch;
+use super::contained::process::Returned;
+use super::dissector::Limits;
+use super::place::{Place, Places};
+use super::{Containment, Error, Verdict};
 
 /// Batches that may wait for a worker. With the ones being filled and worked on, a worker has at
 /// most some 2 MiB of packets.
@@ -33,6 +39,8 @@ pub struct Options {
     pub threads: usize,
     /// Flows under dissection at a time, over all workers; some 1.5 KB each.
     pub max_flows: usize,
+    /// Where it is done.
+    pub containment: Containment,
 }
 
 /// What happened to the packets so far.
@@ -42,18 +50,23 @@ pub struct Counters {
     pub inspected: u64,
     /// Packets with headers that lie about their length: not shown to nDPI.
     pub refused: u64,
-    /// Packets lost because a worker's queue was full, or the worker had died.
+    /// Packets lost because a worker's queue was full, or the worker or its process had died.
     pub dropped: u64,
     /// Packets of flows that found `max_flows` others under dissection.
     pub crowded: u64,
     /// Flows under dissection now.
     pub flows: u64,
+    /// Processes that ended by themselves, and were replaced.
+    pub crashes: u64,
+    /// Processes that were stopped, took too long or answered nonsense, and were replaced.
+    pub hangs: u64,
 }
 
 /// The workers, seen from the one thread that feeds them.
 #[derive(Debug)]
 pub struct Pool {
     workers: Vec<Worker>,
+    places: Places,
     n_dissections: u32,
     dropped: u64,
 }
@@ -63,11 +76,14 @@ impl Pool {
     /// 30 ms each.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let threads = options.threads.max(1);
+        let places = Places::new(&options.containment)?;
+        let n_dissections = options.n_dissections;
         let max_flows = options.max_flows.div_ceil(threads);
+        let limits = Limits { n_dissections, max_flows, parts: 1 };
         let workers = (0..threads)
-            .map(|index| Worker::start(index, options.n_dissections, max_flows))
+            .map(|index| Worker::start(index, places.clone(), limits))
             .collect::<Result<_, _>>()?;
-        Ok(Self { workers, n_dissections: options.n_dissections, dropped: 0 })
+        Ok(Self { workers, places, n_dissections, dropped: 0 })
     }
 
     /// Hands over a copy of a flow's `number`-th packet (from 1, counting both directions),
@@ -79,14 +95,12 @@ impl Pool {
             return;
         }
         let worker = self.worker(flow);
-        let packet = Packet { number, time_ms, length: ip.len() };
         if !worker.make_room() {
             self.dropped += 1;
             return;
         }
         worker.given += 1;
-        worker.pending.bytes.extend_from_slice(ip);
-        worker.pending.messages.push((flow, Message::Packet(packet)));
+        worker.pending.packet(flow, 0, number, time_ms, ip);
     }
 
     /// A flow ended, and its verdict is wanted. It comes with [`Pool::verdicts`], once; `None` if
@@ -95,7 +109,7 @@ impl Pool {
     pub fn finish(&mut self, flow: u64) {
         let worker = self.worker(flow);
         worker.owed.insert(flow);
-        worker.pending.messages.push((flow, Message::Finish));
+        worker.pending.finish(flow);
         worker.make_room();
     }
 
@@ -107,7 +121,7 @@ impl Pool {
     }
 
     /// Appends the verdicts that have come by now.
-    pub fn verdicts(&mut self, take: &mut Vec<(u64, Option<Layer7>)>) {
+    pub fn verdicts(&mut self, take: &mut Vec<(u64, Verdict)>) {
         for worker in &mut self.workers {
             worker.receive(take);
         }
@@ -115,9 +129,15 @@ impl Pool {
 
     /// What happened so far. A worker's own counts are up to one batch late.
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters { dropped: self.dropped, ..Counters::default() };
+        let losses = self.places.losses();
+        let mut sum = Counters {
+            dropped: self.dropped,
+            crashes: losses.crashes.load(Relaxed),
+            hangs: losses.hangs.load(Relaxed),
+            ..Counters::default()
+        };
         for worker in &self.workers {
-            sum.dropped += worker.dropped;
+            sum.dropped += worker.dropped + worker.tally.lost.load(Relaxed);
             sum.inspected += worker.tally.inspected.load(Relaxed);
             sum.refused += worker.tally.refused.load(Relaxed);
             sum.crowded += worker.tally.crowded.load(Relaxed);
@@ -135,27 +155,7 @@ impl Pool {
     }
 }
 
-/// Messages in the order they were given, with the packets' bytes one behind the other.
-#[derive(Debug, Default)]
-struct Batch {
-    messages: Vec<(u64, Message)>,
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Message {
-    Packet(Packet),
-    Finish,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Packet {
-    number: u32,
-    time_ms: u64,
-    length: usize,
-}
-
-type Verdicts = Vec<(u64, Option<Layer7>)>;
+type Verdicts = Vec<(u64, Verdict)>;
 
 /// Written by a worker after every batch.
 #[derive(Debug, Default)]
@@ -163,13 +163,14 @@ struct Tally {
     inspected: AtomicU64,
     refused: AtomicU64,
     crowded: AtomicU64,
+    lost: AtomicU64,
     flows: AtomicU64,
 }
 
 impl Tally {
     /// Packets the worker got to.
     fn packets(&self) -> u64 {
-        [&self.inspected, &self.refused, &self.crowded]
+        [&self.inspected, &self.refused, &self.crowded, &self.lost]
             .map(|count| count.load(Relaxed))
             .iter()
             .sum()
@@ -202,7 +203,7 @@ struct Ends {
 }
 
 impl Worker {
-    fn start(index: usize, n_dissections: u32, max_flows: usize) -> Result<Self, Error> {
+    fn start(index: usize, places: Places, limits: Limits) -> Result<Self, Error> {
         let (batches, queue) = bounded(QUEUE);
         // Room for every batch there can be: one filled, one worked on, the rest in the queue.
         let (recycle, recycled) = bounded(QUEUE + 2);
@@ -213,8 +214,8 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("dissect-{index}"))
             .spawn(move || {
-                let module = match Module::new(n_dissections) {
-                    Ok(module) => module,
+                let place = match places.make(limits) {
+                    Ok(place) => place,
                     Err(error) => {
                         let _ = report.send(Err(error));
                         return;
@@ -223,8 +224,7 @@ impl Worker {
                 if report.send(Ok(())).is_err() {
                     return;
                 }
-                Dissector { flows: HashMap::new(), module, max_flows, tally: its_tally }
-                    .run(&queue, &recycle, &answer);
+                Thread { place, tally: its_tally }.run(&queue, &recycle, &answer);
             })
             .map_err(Error::Thread)?;
         ready.recv().map_err(|_| Error::Ended)??;
@@ -284,7 +284,8 @@ impl Worker {
             }
         }
         self.bury();
-        take.extend(self.owed.drain().map(|flow| (flow, None)));
+        let lost = Verdict { layer7: None, is_lost: true };
+        take.extend(self.owed.drain().map(|flow| (flow, lost.clone())));
     }
 
     /// Lets go of a worker that died, and of what it will not get any more.
@@ -308,64 +309,44 @@ impl Drop for Worker {
 }
 
 /// A worker, seen from its thread.
-struct Dissector {
-    // Before the module, to be dropped before it.
-    flows: HashMap<u64, FlowState>,
-    module: Module,
-    max_flows: usize,
+struct Thread {
+    place: Place,
     tally: Arc<Tally>,
 }
 
-impl Dissector {
+/// How often a process that has nothing to do is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Thread {
     fn run(mut self, queue: &Receiver<Batch>, recycle: &Sender<Batch>, answer: &Sender<Verdicts>) {
-        for mut batch in queue {
-            let verdicts = self.work(&batch);
-            batch.messages.clear();
-            batch.bytes.clear();
-            let _ = recycle.try_send(batch);
-            if !verdicts.is_empty() && answer.send(verdicts).is_err() {
+        loop {
+            let mut back = Returned::default();
+            match queue.recv_timeout(LOOK) {
+                Ok(batch) => {
+                    let empty = self.place.exchange(batch, &mut back);
+                    let _ = recycle.try_send(empty);
+                    if queue.is_empty() {
+                        self.place.collect(&mut back);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.place.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.count(&back);
+            if !back.verdicts.is_empty() && answer.send(back.verdicts).is_err() {
                 return;
             }
         }
     }
 
-    fn work(&mut self, batch: &Batch) -> Verdicts {
-        let mut verdicts = Vec::new();
-        let (mut inspected, mut refused, mut crowded) = (0, 0, 0);
-        let mut bytes = &batch.bytes[..];
-        for &(flow, message) in &batch.messages {
-            match message {
-                Message::Packet(packet) => {
-                    let (ip, rest) = bytes.split_at(packet.length);
-                    bytes = rest;
-                    match self.inspect(flow, packet, ip) {
-                        Some(Inspection::Refused) => refused += 1,
-                        Some(Inspection::Wanting | Inspection::Settled) => inspected += 1,
-                        None => crowded += 1,
-                    }
-                }
-                Message::Finish => {
-                    let state = self.flows.remove(&flow);
-                    verdicts.push((flow, state.map(|state| self.module.finish(state))));
-                }
-            }
+    fn count(&self, back: &Returned) {
+        self.tally.inspected.fetch_add(back.counts.inspected, Relaxed);
+        self.tally.refused.fetch_add(back.counts.refused, Relaxed);
+        self.tally.crowded.fetch_add(back.counts.crowded, Relaxed);
+        self.tally.lost.fetch_add(back.lost_packets, Relaxed);
+        if let Some(flows) = back.flows {
+            self.tally.flows.store(flows, Relaxed);
         }
-        self.tally.inspected.fetch_add(inspected, Relaxed);
-        self.tally.refused.fetch_add(refused, Relaxed);
-        self.tally.crowded.fetch_add(crowded, Relaxed);
-        self.tally.flows.store(self.flows.len() as u64, Relaxed);
-        verdicts
-    }
-
-    /// Inspects a packet; `None` if its flow is new and finds no room.
-    fn inspect(&mut self, flow: u64, packet: Packet, ip: &[u8]) -> Option<Inspection> {
-        let crowded = self.flows.len() >= self.max_flows;
-        let state = match self.flows.entry(flow) {
-            hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            hashbrown::hash_map::Entry::Vacant(_) if crowded => return None,
-            hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(self.module.flow()?),
-        };
-        Some(self.module.inspect(state, ip, packet.time_ms, packet.number))
     }
 }
 
@@ -375,9 +356,11 @@ mod tests {
 
     use super::{Counters, Options, Pool, Verdicts};
     use crate::dissect::samples::{dns_query, http_get, tls_client_hello};
+    use crate::dissect::{Containment, Verdict};
 
     fn pool(threads: usize, max_flows: usize) -> Pool {
-        let options = Options { n_dissections: 20, threads, max_flows };
+        let containment = Containment::InProcess;
+        let options = Options { n_dissections: 20, threads, max_flows, containment };
         Pool::start(&options).expect("nDPI is installed")
     }
 
@@ -406,12 +389,12 @@ mod tests {
             pool.finish(flow);
         }
         let got = wait(&mut pool, 301);
-        for (flow, layer7) in &got[..300] {
-            let layer7 = layer7.as_ref().expect("it was inspected");
+        for (flow, verdict) in &got[..300] {
+            let layer7 = verdict.layer7.as_ref().expect("it was inspected");
             assert_eq!(layer7.application_name, samples[*flow as usize % 3].1);
             assert_eq!(layer7.requested_server_name, "www.example.org");
         }
-        assert_eq!(got[300], (300, None), "never inspected");
+        assert_eq!(got[300], (300, Verdict::default()), "never inspected");
         assert_eq!(pool.counters(), Counters { inspected: 300, ..Counters::default() });
     }
 
@@ -426,7 +409,7 @@ mod tests {
         }
         let got = wait(&mut pool, flows as usize);
         assert!(got.iter().map(|(flow, _)| *flow).eq(0..flows));
-        let verdicts = got.iter().filter(|(_, layer7)| layer7.is_some()).count() as u64;
+        let verdicts = got.iter().filter(|(_, verdict)| verdict.layer7.is_some()).count() as u64;
         let counters = pool.counters();
         assert_eq!(counters.inspected, verdicts);
         assert_eq!(counters.inspected + counters.dropped, flows);
@@ -442,7 +425,7 @@ mod tests {
         pool.inspect(1, 2, 0, &query[..30]);
         pool.inspect(1, 21, 0, &query);
         pool.finish(2);
-        assert_eq!(wait(&mut pool, 1), [(2, None)]);
+        assert_eq!(wait(&mut pool, 1), [(2, Verdict::default())]);
         assert_eq!(
             pool.counters(),
             Counters { inspected: 1, refused: 1, crowded: 1, flows: 1, ..Counters::default() }
@@ -458,7 +441,8 @@ mod tests {
         pool.workers[0].bury();
         pool.finish(2);
         pool.inspect(3, 1, 0, &dns_query());
-        assert_eq!(wait(&mut pool, 2), [(1, None), (2, None)]);
+        let lost = Verdict { layer7: None, is_lost: true };
+        assert_eq!(wait(&mut pool, 2), [(1, lost.clone()), (2, lost)]);
         assert_eq!(pool.counters().dropped, 2);
     }
 

@@ -673,7 +673,7 @@ pub static COLUMNS: &[&[Column]] = &[
     &[
         marked!("late_expiry", mark::LATE_EXPIRY, "True if a timeout passed but the way to userspace was full, so that the record went on."),
         marked!("splt_lost", mark::SPLT_LOST, "True if some of the first packets' directions, sizes and times found no room."),
-        marked!("dissection_lost", mark::DISSECTION_LOST, "True if packets for the dissector were lost on the way."),
+        marked!("dissection_lost", mark::DISSECTION_LOST, "True if packets for the dissector were lost on the way, or a dissector died that had the flow."),
     ],
 ];
 

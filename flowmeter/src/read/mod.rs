@@ -26,7 +26,7 @@ use crate::record::Flow;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
 
-use dissector::{Dissector, Kept};
+use dissector::{Dissector, Kept, Places};
 use progress::Progress;
 use report::Report;
 
@@ -89,18 +89,46 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
         failed: None,
     };
     let share = Share { worker: 0, of: 1, parts };
-    let mut stages = Stages::new(plan, share, log)?;
+    let places = places(plan)?;
+    let mut stages = Stages::new(plan, share, &places, log)?;
     let mut collector = Collector::new(plan.knobs, plan.reading, share);
     let (tally, damaged) = frames(plan, |found, ip| {
         collector.packet(found, ip, &mut stages);
-        !stages.out.is_done()
+        // Those that wait for their verdicts will be written too.
+        !stages.out.is_done(stages.dissector.waiting())
     })?;
     collector.finish(&mut stages);
+    stages.settle();
     let mut log = stages.out;
     log.failed.take().map_or(Ok(()), Err)?;
     log.sink.flush()?;
+    log.report.dissectors_lost = dissectors_lost(&places);
     log.report.print(&tally);
     damaged.map_or(Ok(()), |e| Err(e.into()))
+}
+
+#[cfg(feature = "ndpi")]
+fn places(plan: &ReadPlan) -> Result<Places, dissect::Error> {
+    Places::new(&plan.containment)
+}
+
+#[cfg(not(feature = "ndpi"))]
+#[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
+fn places(_: &ReadPlan) -> Result<Places, dissect::Error> {
+    Ok(())
+}
+
+/// Dissecting processes that crashed, and that hung.
+#[cfg(feature = "ndpi")]
+fn dissectors_lost(places: &Places) -> (u64, u64) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let losses = places.losses();
+    (losses.crashes.load(Relaxed), losses.hangs.load(Relaxed))
+}
+
+#[cfg(not(feature = "ndpi"))]
+fn dissectors_lost((): &Places) -> (u64, u64) {
+    (0, 0)
 }
 
 /// Reads all files, and hands out the packets with their bytes, from the IP header on, as long as
@@ -155,16 +183,28 @@ struct Stages<O> {
     out: O,
 }
 
-impl<O> Stages<O> {
-    fn new(plan: &ReadPlan, share: Share, out: O) -> Result<Self, dissect::Error> {
-        let dissector = Dissector::new(plan.knobs.n_dissections, share)?;
+impl<O: Output> Stages<O> {
+    fn new(plan: &ReadPlan, share: Share, places: &Places, out: O) -> Result<Self, dissect::Error> {
+        let dissector = Dissector::new(plan.knobs.n_dissections, share, places)?;
         Ok(Self { dissector, wants_payload: plan.reading == Reading::Flowcontainer, out })
+    }
+
+    /// Waits for the verdicts of all flows that ended, and hands the flows on.
+    fn settle(&mut self) {
+        self.dissector.settle();
+        self.hand_on();
+    }
+
+    fn hand_on(&mut self) {
+        while let Some((rank, flow)) = self.dissector.next() {
+            self.out.flow(rank, flow);
+        }
     }
 }
 
 impl<O: Output> Observer<Kept> for Stages<O> {
     fn packet(&mut self, key: &FlowKey, kept: &mut Kept, number: u64, time_ns: u64, ip: &[u8]) {
-        self.dissector.inspect(key, kept, ip, time_ns / MILLISECOND, number as u32);
+        self.dissector.inspect(key, kept, ip, time_ns / MILLISECOND, number);
     }
 
     fn ended(&mut self, rank: Rank, ended: Ended<Kept>) {
@@ -174,17 +214,17 @@ impl<O: Output> Observer<Kept> for Stages<O> {
             self.out.left_out(ended.record.packets());
             return;
         }
-        let layer7 = self.dissector.finish(&ended.record.key, ended.attached);
         let flow = Flow {
             id: 0,
             reason: ended.reason,
             record: ended.record,
             splt: ended.splt,
-            layer7,
+            layer7: None,
             owners: Owners::default(),
             interface: None,
         };
-        self.out.flow(rank, flow);
+        self.dissector.finish(rank, flow, ended.attached);
+        self.hand_on();
     }
 }
 
@@ -198,14 +238,15 @@ struct Log {
 
 impl Log {
     /// Whether nothing more is to be written: there are flows enough, or the log is broken.
-    fn is_done(&self) -> bool {
-        self.report.flows_written >= self.max_nflows || self.failed.is_some()
+    /// `coming` flows will still be written.
+    fn is_done(&self, coming: u64) -> bool {
+        self.report.flows_written + coming >= self.max_nflows || self.failed.is_some()
     }
 }
 
 impl Output for Log {
     fn flow(&mut self, _: Rank, mut flow: Flow) {
-        if self.is_done() {
+        if self.is_done(0) {
             self.report.withheld(flow.record.packets());
             return;
         }

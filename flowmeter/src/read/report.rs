@@ -15,6 +15,8 @@ pub struct Report {
     pub packets_written: u64,
     /// Packets of flows that came after the last one that was wanted.
     pub packets_withheld: u64,
+    /// Dissecting processes that crashed, and that hung.
+    pub dissectors_lost: (u64, u64),
 }
 
 impl Report {
@@ -47,6 +49,8 @@ impl Report {
             "flows_expired": self.flows_written,
             "packets_exported": self.packets_written,
             "packets_withheld": self.packets_withheld,
+            "dissector_crashes": self.dissectors_lost.0,
+            "dissector_hangs": self.dissectors_lost.1,
             "balance_error": missing.cast_signed(),
         })
     }

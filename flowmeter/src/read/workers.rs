@@ -11,8 +11,9 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::dissector::Places;
 use super::report::Report;
-use super::{Error, Output, Stages, frames};
+use super::{Error, Output, Stages, dissectors_lost, frames, places};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};
 use crate::config::ReadPlan;
@@ -34,6 +35,7 @@ const ROW_BYTES: usize = 128 * 1024;
 pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
     let mut sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
     let max_nflows = plan.max_nflows.unwrap_or(u64::MAX);
+    let places = &places(plan)?;
     std::thread::scope(|scope| {
         let (mut queues, mut lanes, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         let (recycle, recycled) = bounded(PACKETS_QUEUE);
@@ -42,7 +44,7 @@ pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
             let (sender, receiver) = bounded(ROWS_QUEUE);
             let share = Share { worker, of: workers, parts };
             let recycle = recycle.clone();
-            let run = move || work(plan, share, &packets, &recycle, sender);
+            let run = move || work(plan, share, places, &packets, &recycle, sender);
             threads.push(spawn(scope, format!("meter-{worker}"), run)?);
             queues.push(queue);
             lanes.push(Lane { receiver: Some(receiver), rows: VecDeque::new(), ..Lane::default() });
@@ -60,6 +62,7 @@ pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
         if report.flows_written >= max_nflows {
             report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
         }
+        report.dissectors_lost = dissectors_lost(places);
         report.print(&tally);
         damaged.map_or(Ok(()), |e| Err(e.into()))
     })
@@ -112,22 +115,28 @@ fn find(
 fn work(
     plan: &ReadPlan,
     share: Share,
+    places: &Places,
     packets: &Receiver<Arc<Packets>>,
     recycle: &Sender<Packets>,
     sender: Sender<Batch>,
 ) -> Result<(), Error> {
     let rows = Rows::new(Arc::clone(&plan.schema), plan.output.format);
     let out = Batches { rows, sender, batch: Batch::default(), is_wanted: true };
-    let mut stages = Stages::new(plan, share, out)?;
+    let mut stages = Stages::new(plan, share, places, out)?;
     let mut collector = Collector::new(plan.knobs, plan.reading, share);
     for batch in packets {
         for (found, bytes) in &batch.found {
             collector.packet(found, &batch.bytes[bytes.clone()], &mut stages);
         }
+        // A worker that waits for packets must not have flows that others wait for.
+        if packets.is_empty() {
+            stages.settle();
+        }
         if let Some((found, _)) = batch.found.last() {
             // Even if there are no rows: while this worker says nothing, those of the others must
             // wait, then the others themselves, then the reader, and this worker for the reader.
-            stages.out.send(found.frame);
+            let first = stages.dissector.first_waiting();
+            stages.out.send(first.map_or(found.frame, |rank| rank.frame.saturating_sub(1)));
         }
         if !stages.out.is_wanted {
             return Ok(());
@@ -139,6 +148,7 @@ fn work(
         }
     }
     collector.finish(&mut stages);
+    stages.settle();
     stages.out.send(u64::MAX);
     Ok(())
 }
