@@ -132,6 +132,8 @@ fn work(
         if packets.is_empty() {
             stages.settle();
         }
+        // Verdicts may have come with any packet.
+        stages.hand_on();
         if let Some((found, _)) = batch.found.last() {
             // Even if there are no rows: while this worker says nothing, those of the others must
             // wait, then the others themselves, then the reader, and this worker for the reader.
