@@ -3,13 +3,13 @@
 //! nDPI looks at the first packets of every flow. Without the `ndpi` feature there is nothing
 //! here but the type of its answer.
 
-#[cfg(feature = "ndpi")]
 mod headers;
+pub mod hello;
 #[cfg(feature = "ndpi")]
 pub mod ndpi;
 #[cfg(feature = "ndpi")]
 pub mod pool;
-#[cfg(all(test, feature = "ndpi"))]
+#[cfg(test)]
 mod samples;
 
 /// Layer-7 result of a flow, `NFStream`'s nine columns.

@@ -97,7 +97,7 @@ impl Module {
         }
         let sound = headers::sound(ip)
             .filter(|sound| flow.layers.is_none_or(|layers| layers == sound.layers));
-        if let Some(Sound { bytes, length, layers }) = sound {
+        if let Some(Sound { bytes, length, layers, .. }) = sound {
             flow.layers = Some(layers);
             let (module, handle) = (self.handle.as_ptr(), flow.handle.as_ptr());
             // SAFETY: both handles live as long as their owners, which are borrowed mutably;

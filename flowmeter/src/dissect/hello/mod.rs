@@ -1,0 +1,130 @@
+//! Which client started a flow, and for which server?
+//!
+//! Reads the `ClientHello` of TLS over TCP, DTLS and QUIC from a flow's first packets, whatever
+//! nDPI knows of them. A flow that is none of these costs a look at the first bytes of its packets
+//! and no memory.
+
+mod client_hello;
+mod dtls;
+mod fingerprint;
+mod message;
+mod pieces;
+mod quic;
+mod reader;
+#[cfg(test)]
+mod samples;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+pub use client_hello::Carrier;
+pub use fingerprint::Fingerprint;
+
+use super::headers::{self, Transport};
+use client_hello::ClientHello;
+use message::Start;
+
+/// What is known of a flow's `ClientHello` so far.
+#[derive(Debug, Default)]
+pub struct Hello(State);
+
+#[derive(Debug, Default)]
+enum State {
+    /// There was none, in UDP.
+    #[default]
+    None,
+    /// Nor in TCP.
+    Tcp(tcp::Origin),
+    /// Part of one over TCP.
+    Stream(Box<tcp::Stream>),
+    /// Part of one in DTLS.
+    Dtls(Box<dtls::Handshake>),
+    /// Part of one in QUIC.
+    Quic(Box<quic::Connection>),
+    /// There was one; none if it could not be read.
+    Read(Option<Box<Fingerprint>>),
+}
+
+/// Who sent a packet: address and port.
+type Source = ([u8; 16], u16);
+
+impl Hello {
+    /// Looks at the next packet of the flow, from its IP header on. Any bytes will do.
+    pub fn packet(&mut self, ip: &[u8]) {
+        if matches!(self.0, State::Read(_)) {
+            return;
+        }
+        let Some(sound) = headers::sound(ip) else { return };
+        let source = |port| (sound.source(), port);
+        match sound.transport() {
+            Some(Transport::Tcp { port, sequence, opens, payload }) => {
+                self.segment(&tcp::Segment { source: source(port), sequence, opens, payload });
+            }
+            Some(Transport::Udp { port, payload }) => self.datagram(source(port), payload),
+            None => {}
+        }
+    }
+
+    /// Whether a part of a `ClientHello` is there, which the next packets may complete.
+    pub fn is_waiting(&self) -> bool {
+        match &self.0 {
+            State::None | State::Tcp(_) | State::Read(_) => false,
+            State::Stream(_) => true,
+            State::Dtls(handshake) => handshake.has_part(),
+            State::Quic(connection) => connection.has_part(),
+        }
+    }
+
+    /// What the `ClientHello` told; none if there was none that was whole.
+    pub fn finish(self) -> Option<Fingerprint> {
+        match self.0 {
+            State::Read(fingerprint) => fingerprint.map(|fingerprint| *fingerprint),
+            _ => None,
+        }
+    }
+
+    fn segment(&mut self, segment: &tcp::Segment) {
+        let origin = match &mut self.0 {
+            State::Stream(stream) => {
+                match stream.add(segment) {
+                    Start::Hello(body) => self.0 = read(Carrier::Tcp, &body),
+                    Start::Partial => {}
+                    Start::Other => self.0 = State::None,
+                }
+                return;
+            }
+            State::Tcp(origin) => Some(*origin),
+            _ => None,
+        };
+        self.0 = match tcp::look(origin, segment) {
+            tcp::Seen::Hello(body) => read(Carrier::Tcp, &body),
+            tcp::Seen::Part(stream) => State::Stream(Box::new(stream)),
+            tcp::Seen::Nothing(origin) => origin.map_or(State::None, State::Tcp),
+        };
+    }
+
+    fn datagram(&mut self, source: Source, payload: &[u8]) {
+        if matches!(self.0, State::None) {
+            if dtls::may_be(payload) {
+                self.0 = State::Dtls(Box::default());
+            } else if quic::may_be(payload) {
+                self.0 = State::Quic(Box::new(quic::Connection::new(source)));
+            }
+        }
+        let (carrier, body) = match &mut self.0 {
+            State::Dtls(handshake) => (Carrier::Dtls, handshake.datagram(source, payload)),
+            State::Quic(connection) => (Carrier::Quic, connection.datagram(source, payload)),
+            _ => return,
+        };
+        if let Some(body) = body {
+            self.0 = read(carrier, &body);
+        } else if !self.is_waiting() {
+            self.0 = State::None;
+        }
+    }
+}
+
+fn read(carrier: Carrier, body: &[u8]) -> State {
+    let hello = ClientHello::parse(carrier, body);
+    State::Read(hello.map(|hello| Box::new(Fingerprint::of(&hello))))
+}
