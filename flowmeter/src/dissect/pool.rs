@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use hashbrown::{HashMap, HashSet};
 
-use super::ndpi::{FlowState, Inspection, Module};
+use super::flow::{Flow, Inspection};
+use super::ndpi::Module;
 use super::{Error, Layer7};
 
 /// Batches that may wait for a worker. With the ones being filled and worked on, a worker has at
@@ -310,7 +311,7 @@ impl Drop for Worker {
 /// A worker, seen from its thread.
 struct Dissector {
     // Before the module, to be dropped before it.
-    flows: HashMap<u64, FlowState>,
+    flows: HashMap<u64, Flow>,
     module: Module,
     max_flows: usize,
     tally: Arc<Tally>,
@@ -346,7 +347,7 @@ impl Dissector {
                 }
                 Message::Finish => {
                     let state = self.flows.remove(&flow);
-                    verdicts.push((flow, state.map(|state| self.module.finish(state))));
+                    verdicts.push((flow, state.map(|state| state.finish(&mut self.module))));
                 }
             }
         }
@@ -363,9 +364,9 @@ impl Dissector {
         let state = match self.flows.entry(flow) {
             hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             hashbrown::hash_map::Entry::Vacant(_) if crowded => return None,
-            hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(self.module.flow()?),
+            hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(Flow::new(&self.module)?),
         };
-        Some(self.module.inspect(state, ip, packet.time_ms, packet.number))
+        Some(state.inspect(&mut self.module, ip, packet.time_ms, packet.number))
     }
 }
 

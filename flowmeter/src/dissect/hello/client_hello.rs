@@ -135,7 +135,11 @@ fn protocols(mut content: Reader<'_>) -> Vec<&[u8]> {
 
 fn numbers(list: &[u8]) -> Vec<u16> {
     let (pairs, _) = list.as_chunks();
-    pairs.iter().map(|pair| u16::from_be_bytes(*pair)).filter(|number| !is_grease(*number)).collect()
+    pairs
+        .iter()
+        .map(|pair| u16::from_be_bytes(*pair))
+        .filter(|number| !is_grease(*number))
+        .collect()
 }
 
 /// RFC 8701, section 2: `0x?A?A`, with the same digit twice.

@@ -62,12 +62,9 @@ impl Handshake {
         };
         let message = match self.0.as_mut().filter(is_same) {
             Some(message) => message,
-            None => self.0.insert(Message {
-                client: source,
-                number,
-                length,
-                pieces: Pieces::default(),
-            }),
+            None => {
+                self.0.insert(Message { client: source, number, length, pieces: Pieces::default() })
+            }
         };
         message.pieces.add(offset, bytes);
         message.pieces.prefix().get(..length).map(<[u8]>::to_vec)

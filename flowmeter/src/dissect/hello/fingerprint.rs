@@ -1,6 +1,6 @@
 //! Which client says hello like this?
 //!
-//! JA4 by FoxIO's specification, and JA3 by Salesforce's:
+//! JA4 and JA3 by their specifications:
 //! <https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md>,
 //! <https://github.com/salesforce/ja3>.
 
@@ -20,23 +20,47 @@ pub struct Fingerprint {
     pub ja4: String,
     /// 32 hexadecimal digits.
     pub ja3: String,
-    /// The name of the host asked for, as it was sent, except for what is not UTF-8.
+    /// The name of the host asked for, as it was sent, except for what is not UTF-8 or past
+    /// [`MAX_TEXT`].
     pub sni: Option<String>,
-    /// The application protocols offered, in order of preference.
-    pub alpn: Vec<String>,
+    /// The application protocols offered, in order of preference, with commas between. Those past
+    /// [`MAX_TEXT`] are left out; what is not ASCII is escaped, and so is a comma.
+    pub alpn: String,
 }
+
+/// Bytes of a text at the most. Names of hosts have up to 253.
+const MAX_TEXT: usize = 255;
 
 impl Fingerprint {
     pub(super) fn of(hello: &ClientHello) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             carrier: hello.carrier,
             ja4: ja4(hello),
             ja3: ja3(hello),
-            sni: hello.server_name.filter(|name| !name.is_empty()).map(text),
-            alpn: hello.alpn.iter().map(|protocol| text(protocol)).collect(),
+            sni: hello.server_name.filter(|name| !name.is_empty()).map(name),
+            alpn: protocols(&hello.alpn),
         }
     }
+}
+
+fn name(bytes: &[u8]) -> String {
+    let mut name = String::from_utf8_lossy(bytes).into_owned();
+    name.truncate(name.floor_char_boundary(MAX_TEXT));
+    name
+}
+
+fn protocols(protocols: &[&[u8]]) -> String {
+    let mut text = String::new();
+    for protocol in protocols {
+        let escaped = protocol.escape_ascii().to_string().replace(',', "\\x2c");
+        let comma = if text.is_empty() { "" } else { "," };
+        if text.len() + comma.len() + escaped.len() > MAX_TEXT {
+            break;
+        }
+        text += comma;
+        text += &escaped;
+    }
+    text
 }
 
 fn ja4(hello: &ClientHello) -> String {
@@ -147,7 +171,7 @@ mod tests {
         Fingerprint::of(&ClientHello::parse(carrier, body).expect("it is whole"))
     }
 
-    fn ja4(builder: Builder) -> String {
+    fn ja4(builder: &Builder) -> String {
         fingerprint(Carrier::Tcp, &builder.body()).ja4
     }
 
@@ -156,7 +180,7 @@ mod tests {
         let got = fingerprint(Carrier::Tcp, &specified().body());
         assert_eq!(got.ja4, "t13d1516h2_8daaf6152771_e5627efa2ab1");
         assert_eq!(got.sni.as_deref(), Some("example.org"));
-        assert_eq!(got.alpn, ["h2", "http/1.1"]);
+        assert_eq!(got.alpn, "h2,http/1.1");
         assert_eq!(fingerprint(Carrier::Quic, &specified().body()).ja4[..3], *"q13");
     }
 
@@ -165,7 +189,7 @@ mod tests {
     fn without_signature_algorithms_there_is_no_underscore() {
         let mut builder = specified();
         builder.set(13, &[]);
-        assert_eq!(ja4(builder), "t13d1516h2_8daaf6152771_6d807ffa2a79");
+        assert_eq!(ja4(&builder), "t13d1516h2_8daaf6152771_6d807ffa2a79");
     }
 
     #[test]
@@ -193,13 +217,29 @@ mod tests {
     fn an_address_for_a_name_is_a_name() {
         for name in [&b"example.org"[..], b"192.0.2.1", b""] {
             let with_name = Builder::new().server_name(name);
-            assert_eq!(ja4(with_name), "t12d000100_000000000000_000000000000");
+            assert_eq!(ja4(&with_name), "t12d000100_000000000000_000000000000");
         }
     }
 
     #[test]
+    fn texts_are_bounded_and_printable() {
+        let long = [b'a'; 250];
+        let hello = |name: &[u8], list: &[u8]| {
+            let list = [&(list.len() as u16).to_be_bytes(), list].concat();
+            let body = Builder::new().server_name(name).extension(16, &list).body();
+            fingerprint(Carrier::Tcp, &body)
+        };
+        let got = hello("\u{e9}".repeat(125).as_bytes(), b"\x04\xab,\n ");
+        assert_eq!(got.sni.map(|name| name.len()), Some(250));
+        assert_eq!(got.alpn, "\\xab\\x2c\\n ");
+        let got = hello(&[0xff; 250], &[&[250], &long[..], &[2, b'h', b'2', 5], b"spdy1"].concat());
+        assert_eq!(got.sni.map(|name| name.len()), Some(255), "three bytes for each");
+        assert_eq!(got.alpn.len(), 253);
+    }
+
+    #[test]
     fn nothing_hashes_to_zeros() {
-        assert_eq!(ja4(Builder::new()), "t12i000000_000000000000_000000000000");
+        assert_eq!(ja4(&Builder::new()), "t12i000000_000000000000_000000000000");
     }
 
     #[test]
@@ -209,7 +249,7 @@ mod tests {
         for kind in 100..220 {
             builder = builder.extension(kind, &[]);
         }
-        assert_eq!(ja4(builder)[..10], *"t12i999900");
+        assert_eq!(ja4(&builder)[..10], *"t12i999900");
     }
 
     #[test]

@@ -111,9 +111,9 @@ mod tests {
             b"\x16\x03\x05",
             b"\x17\x03\x03",
             b"\x16\x03\x01\0\0",
-            b"\x16\x03\x03\0\x10\x02", // a ServerHello
-            b"\x16\x03\x01\x40\0\x01\xff", // too long
-            b"\x16\x03\x01\0\x01\x01\x17", // half of it and then application data
+            b"\x16\x03\x03\0\x10\x02",           // a ServerHello
+            b"\x16\x03\x01\x40\0\x01\0\x3f\xfd", // too long
+            b"\x16\x03\x01\0\x01\x01\x17",       // half of it and then application data
         ] {
             assert_eq!(in_records(other), Start::Other, "{other:x?}");
         }

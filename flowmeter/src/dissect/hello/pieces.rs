@@ -86,7 +86,7 @@ mod tests {
         pieces.add(usize::MAX, b"far");
         pieces.add(LIMIT, b"past");
         pieces.add(LIMIT - 1, b"half");
-        pieces.add(0, &[7; 2 * LIMIT]);
+        pieces.add(0, &vec![7; 2 * LIMIT]);
         assert_eq!(pieces.prefix().len(), LIMIT);
 
         let mut gaps = Pieces::default();

@@ -106,10 +106,7 @@ pub(super) fn specified() -> Builder {
         0x0000 => builder.server_name(b"example.org"),
         0x000a => builder.extension(kind, &[0, 4, 0, 29, 0, 23]),
         0x000b => builder.extension(kind, &[1, 0]),
-        0x000d => builder.extension(
-            kind,
-            &[0, 16, 4, 3, 8, 4, 4, 1, 5, 3, 8, 5, 5, 1, 8, 6, 6, 1],
-        ),
+        0x000d => builder.extension(kind, &[0, 16, 4, 3, 8, 4, 4, 1, 5, 3, 8, 5, 5, 1, 8, 6, 6, 1]),
         0x0010 => builder.extension(kind, b"\0\x0c\x02h2\x08http/1.1"),
         0x002b => builder.extension(kind, &[6, 0x7a, 0x7a, 3, 4, 3, 3]),
         _ => builder.extension(kind, &[]),

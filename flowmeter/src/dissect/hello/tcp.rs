@@ -63,9 +63,7 @@ pub(super) fn look<'p>(mut origin: Option<Origin>, segment: &Segment<'p>) -> See
         // The client begins with something else.
         0 => Seen::Nothing(None),
         // It came before what it follows.
-        ahead if ahead < LIMIT => {
-            Seen::Part(Stream::new(client, first, ahead, segment.payload))
-        }
+        ahead if ahead < LIMIT => Seen::Part(Stream::new(client, first, ahead, segment.payload)),
         _ => Seen::Nothing(origin),
     }
 }

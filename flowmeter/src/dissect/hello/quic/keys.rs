@@ -66,6 +66,35 @@ impl Keys {
     }
 }
 
+#[cfg(test)]
+impl Keys {
+    /// Makes an Initial of these frames, its number having two bytes.
+    pub fn seal(&self, header: &[u8], number: u16, frames: &[u8]) -> Vec<u8> {
+        let number = number.to_be_bytes();
+        let length = (number.len() + frames.len() + TAG) as u16 | 0x4000;
+        let mut packet = [header, &length.to_be_bytes(), &number].concat();
+        packet[0] |= 1;
+        let mut nonce = self.iv;
+        nonce[10] ^= number[0];
+        nonce[11] ^= number[1];
+        let mut sealed = frames.to_vec();
+        let tag = self
+            .aead
+            .encrypt_inout_detached(&nonce.into(), &packet, sealed.as_mut_slice().into())
+            .expect("the frames are few");
+        let number_at = packet.len() - number.len();
+        packet.extend(sealed);
+        packet.extend(&tag[..]);
+        let sample: [u8; 16] = *packet[number_at + 4..].first_chunk().expect("there is a tag");
+        let mut mask = sample.into();
+        self.header.encrypt_block(&mut mask);
+        packet[0] ^= mask[0] & 0x0f;
+        packet[number_at] ^= mask[1];
+        packet[number_at + 1] ^= mask[2];
+        packet
+    }
+}
+
 /// TLS 1.3's `HKDF-Expand-Label` without a context: RFC 8446, section 7.1.
 fn expand<const N: usize>(secret: &Hkdf<Sha256>, label: &str) -> Option<[u8; N]> {
     let length = (N as u16).to_be_bytes();

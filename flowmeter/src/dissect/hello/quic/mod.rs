@@ -137,3 +137,16 @@ impl std::fmt::Debug for Connection {
         f.debug_struct("Connection").field("pieces", &self.pieces).finish_non_exhaustive()
     }
 }
+
+/// An Initial of a client, for tests.
+#[cfg(test)]
+pub(super) fn sealed(version: u32, destination: &[u8], number: u16, frames: &[u8]) -> Vec<u8> {
+    let known = Version::of(version).expect("a known version");
+    let keys = Keys::new(known, destination).expect("keys");
+    let mut header = vec![0xc0 | known.initial << 4];
+    header.extend(version.to_be_bytes());
+    header.push(destination.len() as u8);
+    header.extend(destination);
+    header.extend([1, b's', 2, b't', b'o']);
+    keys.seal(&header, number, frames)
+}

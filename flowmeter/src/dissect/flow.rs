@@ -1,0 +1,156 @@
+//! What looks at a flow's packets?
+//!
+//! nDPI, and our own reading of the `ClientHello`, which does not depend on nDPI's version. Both
+//! see the same packets and give one verdict.
+
+use super::hello::{Carrier, Fingerprint, Hello};
+use super::ndpi::{FlowState, Module};
+use super::{Fingerprints, Layer7};
+
+/// All that is known of a flow under dissection.
+#[derive(Debug)]
+pub struct Flow {
+    ndpi: FlowState,
+    hello: Hello,
+    is_settled: bool,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspection {
+    /// It was seen, and the next one is wanted.
+    Wanting,
+    /// The flow is settled, with this packet or before: further ones are not looked at.
+    Settled,
+    /// Its headers lie about its length, or are not of this flow; nDPI did not see it.
+    Refused,
+}
+
+impl Flow {
+    /// A new flow, to be used with this module only; none if memory ran out.
+    pub fn new(module: &Module) -> Option<Self> {
+        Some(Self { ndpi: module.flow()?, hello: Hello::default(), is_settled: false })
+    }
+
+    /// Looks at a packet: the `number`-th (from 1, counting both directions and those not shown to
+    /// us), starting with its IP header, seen at `time_ms`.
+    pub fn inspect(
+        &mut self,
+        module: &mut Module,
+        ip: &[u8],
+        time_ms: u64,
+        number: u32,
+    ) -> Inspection {
+        if self.is_settled {
+            return Inspection::Settled;
+        }
+        let is_last = number >= module.n_dissections();
+        if number <= module.n_dissections() {
+            self.hello.packet(ip);
+        }
+        let seen = module.inspect(&mut self.ndpi, ip, time_ms, number);
+        // nDPI has all it wants, perhaps in the midst of a `ClientHello`.
+        if seen == Inspection::Settled && self.hello.is_waiting() && !is_last {
+            return Inspection::Wanting;
+        }
+        self.is_settled = seen == Inspection::Settled;
+        seen
+    }
+
+    /// The flow has ended: what was it?
+    pub fn finish(self, module: &mut Module) -> Layer7 {
+        let mut layer7 = module.finish(self.ndpi);
+        if let Some(fingerprint) = self.hello.finish() {
+            add(&mut layer7, fingerprint);
+        }
+        layer7
+    }
+}
+
+/// Adds what the `ClientHello` tells. nDPI's name of the server has precedence: it knows more
+/// protocols, and a proxy is asked for a name before TLS starts.
+fn add(layer7: &mut Layer7, fingerprint: Fingerprint) {
+    let Fingerprint { carrier, ja4, ja3, sni, alpn } = fingerprint;
+    if layer7.requested_server_name.is_empty() {
+        // Names of hosts have no case; nDPI writes them like this.
+        layer7.requested_server_name = sni.unwrap_or_default().to_lowercase();
+    }
+    if matches!(layer7.fingerprints, Fingerprints::None | Fingerprints::Tls) {
+        layer7.client_fingerprint.clone_from(&ja4);
+    }
+    if cfg!(not(feature = "ndpi")) {
+        layer7.application_name = match carrier {
+            Carrier::Tcp => "TLS",
+            Carrier::Dtls => "DTLS",
+            Carrier::Quic => "QUIC",
+        }
+        .into();
+        layer7.application_category_name = "Web".into();
+        layer7.application_confidence = 6;
+    }
+    layer7.ja4 = ja4;
+    layer7.ja3 = ja3;
+    layer7.alpn = alpn;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flow, Inspection};
+    use crate::dissect::Layer7;
+    use crate::dissect::ndpi::Module;
+    use crate::dissect::samples::{Packet, dns_query, tls_client_hello};
+
+    fn module() -> Module {
+        Module::new(20).expect("nDPI starts, if it is built in")
+    }
+
+    fn verdict(packets: &[Vec<u8>]) -> Layer7 {
+        let mut module = module();
+        let mut flow = Flow::new(&module).expect("memory for a flow");
+        for (packet, number) in packets.iter().zip(1..) {
+            flow.inspect(&mut module, packet, u64::from(number), number);
+        }
+        flow.finish(&mut module)
+    }
+
+    #[test]
+    fn a_client_hello_fills_the_columns_whatever_ndpi_is_there() {
+        let got = verdict(&[tls_client_hello()]);
+        assert_eq!(got.application_name, "TLS");
+        assert_eq!(got.requested_server_name, "www.example.org");
+        assert_eq!(got.ja4, "t12d020300_c1929292aa6b_33a13ba74d1c");
+        assert_eq!(got.client_fingerprint, got.ja4);
+        // MD5 of `771,4865-49199,0-10-11,29-23,0`.
+        assert_eq!(got.ja3, "bca193bf3b6d2156cfbe0e6b4b306d3e");
+        assert_eq!(got.alpn, "");
+    }
+
+    #[test]
+    fn a_client_hello_in_two_segments_is_one() {
+        let whole = tls_client_hello();
+        let payload = &whole[40..];
+        let expected = verdict(std::slice::from_ref(&whole));
+        for at in 1..payload.len() {
+            let first = Packet::tcp_to(443, &payload[..at]);
+            let second = Packet::at(Packet::tcp_to(443, &payload[at..]), at);
+            let got = verdict(&[first, second]);
+            assert_eq!((&got.ja4, &got.ja3), (&expected.ja4, &expected.ja3), "cut at {at}");
+            assert_eq!(got.requested_server_name, "www.example.org", "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn other_flows_have_none() {
+        let got = verdict(&[dns_query()]);
+        assert_eq!((got.ja4, got.ja3, got.alpn), Default::default());
+    }
+
+    #[test]
+    fn a_settled_flow_stays_settled() {
+        let mut module = Module::new(1).expect("nDPI starts, if it is built in");
+        let mut flow = Flow::new(&module).expect("memory for a flow");
+        flow.inspect(&mut module, &dns_query(), 1, 1);
+        assert_eq!(flow.inspect(&mut module, &tls_client_hello(), 2, 2), Inspection::Settled);
+        assert_eq!(flow.finish(&mut module).ja4, "");
+    }
+}
