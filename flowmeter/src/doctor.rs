@@ -26,7 +26,7 @@ fn ndpi() -> Finding {
             "nDPI",
             State::Limited,
             "not built in",
-            "without it the columns of layer 7 are null; build with the feature `ndpi`",
+            "without it TLS, DTLS and QUIC are the only applications known; build with the feature `ndpi`",
         ),
     }
 }

@@ -1,17 +1,20 @@
 //! What looks at a flow's packets?
 //!
-//! nDPI, and our own reading of the `ClientHello`, which does not depend on nDPI's version. Both
-//! see the same packets and give one verdict.
+//! nDPI, and our own readers of what some of its versions miss: the `ClientHello`, and SSDP's host.
+//! All see the same packets and give one verdict.
 
+use super::headers::{self, Transport};
 use super::hello::{Carrier, Fingerprint, Hello};
 use super::ndpi::{FlowState, Module};
-use super::{Fingerprints, Layer7};
+use super::{Fingerprints, Layer7, ssdp};
 
 /// All that is known of a flow under dissection.
 #[derive(Debug)]
 pub struct Flow {
     ndpi: FlowState,
     hello: Hello,
+    /// Of SSDP.
+    host: Option<Box<str>>,
     is_settled: bool,
 }
 
@@ -29,7 +32,7 @@ pub enum Inspection {
 impl Flow {
     /// A new flow, to be used with this module only; none if memory ran out.
     pub fn new(module: &Module) -> Option<Self> {
-        Some(Self { ndpi: module.flow()?, hello: Hello::default(), is_settled: false })
+        Some(Self { ndpi: module.flow()?, hello: Hello::default(), host: None, is_settled: false })
     }
 
     /// Looks at a packet: the `number`-th (from 1, counting both directions and those not shown to
@@ -46,7 +49,7 @@ impl Flow {
         }
         let is_last = number >= module.n_dissections();
         if number <= module.n_dissections() {
-            self.hello.packet(ip);
+            self.read(ip);
         }
         let seen = module.inspect(&mut self.ndpi, ip, time_ms, number);
         // nDPI has all it wants, perhaps in the midst of a `ClientHello`.
@@ -57,9 +60,26 @@ impl Flow {
         seen
     }
 
+    /// What we read ourselves.
+    fn read(&mut self, ip: &[u8]) {
+        let Some(sound) = headers::sound(ip) else { return };
+        let Some(transport) = sound.transport() else { return };
+        self.hello.transport(sound.source(), &transport);
+        if let Transport::Udp { payload, .. } = transport
+            && self.host.is_none()
+        {
+            self.host = ssdp::host(payload).map(Into::into);
+        }
+    }
+
     /// The flow has ended: what was it?
     pub fn finish(self, module: &mut Module) -> Layer7 {
         let mut layer7 = module.finish(self.ndpi);
+        if let Some(host) = self.host
+            && layer7.requested_server_name.is_empty()
+        {
+            layer7.requested_server_name = host.into();
+        }
         if let Some(fingerprint) = self.hello.finish() {
             add(&mut layer7, fingerprint);
         }
@@ -137,6 +157,15 @@ mod tests {
             assert_eq!((&got.ja4, &got.ja3), (&expected.ja4, &expected.ja3), "cut at {at}");
             assert_eq!(got.requested_server_name, "www.example.org", "cut at {at}");
         }
+    }
+
+    #[test]
+    fn the_host_of_ssdp_is_told_whatever_ndpi_is_there() {
+        let search =
+            b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\n\
+                       MX: 1\r\nST: ssdp:all\r\n\r\n";
+        let got = verdict(&[Packet::udp_to(1900, search)]);
+        assert_eq!(got.requested_server_name, "239.255.255.250");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod ndpi;
 pub mod pool;
 #[cfg(test)]
 mod samples;
+mod ssdp;
 
 /// Layer-7 result of a flow: `NFStream`'s nine columns, and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,6 @@ pub struct FlowState;
 
 impl Module {
     /// A module that wants to see the first `n_dissections` packets of a flow.
-    #[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
     pub fn new(n_dissections: u32) -> Result<Self, Error> {
         Ok(Self { n_dissections })
     }
@@ -28,7 +27,6 @@ impl Module {
     }
 
     /// State for a new flow.
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "with nDPI it is needed")]
     pub fn flow(&self) -> Option<FlowState> {
         Some(FlowState)
     }
@@ -46,7 +44,6 @@ impl Module {
     }
 
     /// The verdict without a name.
-    #[expect(clippy::unused_self, reason = "with nDPI it is needed")]
     pub fn finish(&mut self, _: FlowState) -> Layer7 {
         Layer7 {
             application_name: "Unknown".into(),

@@ -396,6 +396,7 @@ mod tests {
         got
     }
 
+    #[cfg(feature = "ndpi")]
     #[test]
     fn every_flow_gets_its_own_verdict() {
         let mut pool = pool(3, 10_000);

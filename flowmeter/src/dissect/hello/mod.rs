@@ -51,17 +51,23 @@ type Source = ([u8; 16], u16);
 impl Hello {
     /// Looks at the next packet of the flow, from its IP header on. Any bytes will do.
     pub fn packet(&mut self, ip: &[u8]) {
+        if let Some(sound) = headers::sound(ip)
+            && let Some(transport) = sound.transport()
+        {
+            self.transport(sound.source(), &transport);
+        }
+    }
+
+    /// Looks at the next packet, taken apart.
+    pub(super) fn transport(&mut self, address: [u8; 16], transport: &Transport) {
         if matches!(self.0, State::Read(_)) {
             return;
         }
-        let Some(sound) = headers::sound(ip) else { return };
-        let source = |port| (sound.source(), port);
-        match sound.transport() {
-            Some(Transport::Tcp { port, sequence, opens, payload }) => {
-                self.segment(&tcp::Segment { source: source(port), sequence, opens, payload });
+        match *transport {
+            Transport::Tcp { port, sequence, opens, payload } => {
+                self.segment(&tcp::Segment { source: (address, port), sequence, opens, payload });
             }
-            Some(Transport::Udp { port, payload }) => self.datagram(source(port), payload),
-            None => {}
+            Transport::Udp { port, payload } => self.datagram((address, port), payload),
         }
     }
 
