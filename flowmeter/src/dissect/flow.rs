@@ -75,10 +75,11 @@ impl Flow {
     /// The flow has ended: what was it?
     pub fn finish(self, module: &mut Module) -> Layer7 {
         let mut layer7 = module.finish(self.ndpi);
+        // Names of hosts have no case; nDPI writes them in lower case.
         if let Some(host) = self.host
             && layer7.requested_server_name.is_empty()
         {
-            layer7.requested_server_name = host.into();
+            layer7.requested_server_name = host.to_lowercase();
         }
         if let Some(fingerprint) = self.hello.finish() {
             add(&mut layer7, fingerprint);
@@ -92,7 +93,6 @@ impl Flow {
 fn add(layer7: &mut Layer7, fingerprint: Fingerprint) {
     let Fingerprint { carrier, ja4, ja3, sni, alpn } = fingerprint;
     if layer7.requested_server_name.is_empty() {
-        // Names of hosts have no case; nDPI writes them like this.
         layer7.requested_server_name = sni.unwrap_or_default().to_lowercase();
     }
     if matches!(layer7.fingerprints, Fingerprints::None | Fingerprints::Tls) {

@@ -34,7 +34,7 @@ enum State {
     #[default]
     None,
     /// Nor in TCP.
-    Tcp(tcp::Origin),
+    Tcp(tcp::Before),
     /// Part of one over TCP.
     Stream(Box<tcp::Stream>),
     /// Part of one in DTLS.
@@ -71,10 +71,12 @@ impl Hello {
         }
     }
 
-    /// Whether a part of a `ClientHello` is there, which the next packets may complete.
+    /// Whether there is reason to look at the next packets: a part of a `ClientHello`, or a proxy
+    /// that was asked for a connection.
     pub fn is_waiting(&self) -> bool {
         match &self.0 {
-            State::None | State::Tcp(_) | State::Read(_) => false,
+            State::None | State::Read(_) => false,
+            State::Tcp(before) => before.is_proxied,
             State::Stream(_) => true,
             State::Dtls(handshake) => handshake.has_part(),
             State::Quic(connection) => connection.has_part(),
@@ -90,7 +92,7 @@ impl Hello {
     }
 
     fn segment(&mut self, segment: &tcp::Segment) {
-        let origin = match &mut self.0 {
+        let before = match &mut self.0 {
             State::Stream(stream) => {
                 match stream.add(segment) {
                     Start::Hello(body) => self.0 = read(Carrier::Tcp, &body),
@@ -99,13 +101,13 @@ impl Hello {
                 }
                 return;
             }
-            State::Tcp(origin) => Some(*origin),
-            _ => None,
+            State::Tcp(before) => *before,
+            _ => tcp::Before::default(),
         };
-        self.0 = match tcp::look(origin, segment) {
+        self.0 = match tcp::look(before, segment) {
             tcp::Seen::Hello(body) => read(Carrier::Tcp, &body),
             tcp::Seen::Part(stream) => State::Stream(Box::new(stream)),
-            tcp::Seen::Nothing(origin) => origin.map_or(State::None, State::Tcp),
+            tcp::Seen::Nothing(before) => State::Tcp(before),
         };
     }
 

@@ -20,11 +20,19 @@ pub(super) struct Segment<'p> {
     pub payload: &'p [u8],
 }
 
-/// Where the client's bytes start, if it is known.
+/// Where the client's bytes start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+struct Origin {
     client: Source,
     sequence: u32,
+}
+
+/// What was seen of a connection before TLS starts in it, if it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Before {
+    origin: Option<Origin>,
+    /// A proxy was asked for a connection, and TLS may start in that.
+    pub is_proxied: bool,
 }
 
 /// What a segment brought.
@@ -34,19 +42,19 @@ pub(super) enum Seen<'p> {
     Hello(Cow<'p, [u8]>),
     /// A part of what may be one.
     Part(Stream),
-    /// Nothing; what is known of the connection.
-    Nothing(Option<Origin>),
+    /// Nothing.
+    Nothing(Before),
 }
 
 /// Looks at a segment of a connection that has no [`Stream`] yet.
-pub(super) fn look<'p>(mut origin: Option<Origin>, segment: &Segment<'p>) -> Seen<'p> {
+pub(super) fn look<'p>(mut before: Before, segment: &Segment<'p>) -> Seen<'p> {
     let mut sequence = segment.sequence;
     if segment.opens {
         sequence = sequence.wrapping_add(1);
-        origin = Some(Origin { client: segment.source, sequence });
+        before.origin = Some(Origin { client: segment.source, sequence });
     }
     if segment.payload.is_empty() {
-        return Seen::Nothing(origin);
+        return Seen::Nothing(before);
     }
     match in_records(segment.payload) {
         Start::Hello(body) => return Seen::Hello(body),
@@ -55,16 +63,28 @@ pub(super) fn look<'p>(mut origin: Option<Origin>, segment: &Segment<'p>) -> See
         }
         Start::Other => {}
     }
-    let Some(Origin { client, sequence: first }) = origin else { return Seen::Nothing(None) };
+    before.is_proxied |= asks_proxy(segment.payload);
+    let Some(Origin { client, sequence: first }) = before.origin else {
+        return Seen::Nothing(before);
+    };
     if client != segment.source {
-        return Seen::Nothing(origin);
+        return Seen::Nothing(before);
     }
     match sequence.wrapping_sub(first) as usize {
         // The client begins with something else.
-        0 => Seen::Nothing(None),
+        0 => Seen::Nothing(Before { origin: None, ..before }),
         // It came before what it follows.
         ahead if ahead < LIMIT => Seen::Part(Stream::new(client, first, ahead, segment.payload)),
-        _ => Seen::Nothing(origin),
+        _ => Seen::Nothing(before),
+    }
+}
+
+/// Whether a client asks a proxy for a connection: in HTTP, SOCKS 5 (RFC 1928, section 3), SOCKS 4.
+fn asks_proxy(payload: &[u8]) -> bool {
+    match payload {
+        [5, count, methods @ ..] => *count > 0 && methods.len() == usize::from(*count),
+        [4, 1, _port_and_address @ .., 0] => payload.len() > 8,
+        _ => payload.starts_with(b"CONNECT "),
     }
 }
 

@@ -93,6 +93,22 @@ fn tls_may_start_later() {
     assert_eq!(ja4(&packets), specified_by("t"));
 }
 
+/// nDPI is content with the proxy.
+#[test]
+fn a_proxy_is_worth_waiting_for() {
+    for request in [
+        &b"CONNECT example.org:443 HTTP/1.1\r\n\r\n"[..],
+        b"\x05\x01\0",
+        b"\x04\x01\x01\xbb\xc0\0\x02\x01me\0",
+    ] {
+        let asked = [syn(), segment(0, request)];
+        assert!(after(&asked).is_waiting(), "{request:?}");
+        let hello = segment(request.len(), &specified().records(10_000));
+        assert_eq!(ja4(&[&asked[..], &[hello]].concat()), specified_by("t"), "{request:?}");
+    }
+    assert!(!after(&[syn(), segment(0, b"GET / HTTP/1.1\r\n\r\n")]).is_waiting());
+}
+
 #[test]
 fn data_in_the_syn_counts() {
     let records = specified().records(10_000);
