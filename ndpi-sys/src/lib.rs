@@ -38,7 +38,7 @@ pub struct FlowResult {
     pub category: [c_char; 64],
     /// TLS or QUIC server name, HTTP host, name asked of DNS, and so on.
     pub server_name: [c_char; 256],
-    /// JA3 or JA4 (from nDPI 4.12) for TLS and QUIC, HASSH for SSH, the options for DHCP.
+    /// JA4 (from nDPI 4.12) for TLS and QUIC, HASSH for SSH, the options for DHCP.
     pub client_fingerprint: [c_char; 64],
     /// JA3S for TLS and QUIC, HASSH for SSH.
     pub server_fingerprint: [c_char; 64],
@@ -50,7 +50,16 @@ pub struct FlowResult {
     pub confidence: u8,
     /// 1 if giving up guessed the application from addresses and ports.
     pub guessed: u8,
+    /// Of which kind the fingerprints are: one of `FINGERPRINTS_…`, or 0.
+    pub fingerprints: u8,
 }
+
+/// JA4 and JA3S.
+pub const FINGERPRINTS_TLS: u8 = 1;
+/// HASSH of both.
+pub const FINGERPRINTS_SSH: u8 = 2;
+/// The client's options.
+pub const FINGERPRINTS_DHCP: u8 = 3;
 
 /// What the shim was compiled for, and what it runs with.
 #[repr(C)]

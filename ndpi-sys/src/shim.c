@@ -232,18 +232,19 @@ void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_r
     COPY_STRING(out->user_agent, ndpi->http.user_agent);
     COPY_STRING(out->content_type, ndpi->http.content_type);
   } else if (is_tls_like(flow)) {
+    out->fingerprints = FM_FINGERPRINTS_TLS;
     COPY_STRING(out->user_agent, ndpi->http.user_agent);
-    /* J: JA3 of the client is gone after 4.12; JA4 before that is wrong. */
+    /* J: JA4 before 4.12 is wrong. The caller has its own, and JA3. */
 #if NDPI_AT_LEAST(4, 12)
     COPY_ARRAY(out->client_fingerprint, ndpi->protos.tls_quic.ja4_client);
-#else
-    COPY_ARRAY(out->client_fingerprint, ndpi->protos.tls_quic.ja3_client);
 #endif
     COPY_ARRAY(out->server_fingerprint, ndpi->protos.tls_quic.ja3_server);
   } else if (is(flow, NDPI_PROTOCOL_SSH)) {
+    out->fingerprints = FM_FINGERPRINTS_SSH;
     COPY_ARRAY(out->client_fingerprint, ndpi->protos.ssh.hassh_client);
     COPY_ARRAY(out->server_fingerprint, ndpi->protos.ssh.hassh_server);
   } else if (is(flow, NDPI_PROTOCOL_DHCP)) {
+    out->fingerprints = FM_FINGERPRINTS_DHCP;
     COPY_ARRAY(out->client_fingerprint, ndpi->protos.dhcp.fingerprint);
   }
 }

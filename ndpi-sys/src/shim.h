@@ -10,6 +10,13 @@
 struct fm_module; /* a detection module, for one thread */
 struct fm_flow;   /* a flow under dissection, belonging to one module */
 
+enum fm_fingerprints {
+  FM_FINGERPRINTS_NONE = 0,
+  FM_FINGERPRINTS_TLS = 1,  /* JA4 (nDPI 4.12 and later) and JA3S */
+  FM_FINGERPRINTS_SSH = 2,  /* HASSH of both */
+  FM_FINGERPRINTS_DHCP = 3, /* the client's options */
+};
+
 /* What is known of a flow. Texts end with a NUL and are cut to fit. */
 struct fm_result {
   char application[128]; /* "Master.App", or the one that is known */
@@ -21,6 +28,7 @@ struct fm_result {
   char content_type[128];
   uint8_t confidence; /* nDPI 5.0's numbering, whatever the version */
   uint8_t guessed;    /* 1 if giving up guessed it from addresses and ports */
+  uint8_t fingerprints; /* of which kind they are: an enum fm_fingerprints */
 };
 
 /* What this shim was compiled for, and what it runs with. */

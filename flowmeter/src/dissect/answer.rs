@@ -6,8 +6,9 @@
 
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
-use super::Layer7;
 use super::batch::Batch;
+use super::flow::MAX_ALPN;
+use super::{Fingerprints, Layer7};
 
 /// What came of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -65,17 +66,22 @@ struct Fixed {
     is_known: u8,
     is_guessed: u8,
     confidence: u8,
-    reserved: u8,
+    /// [`Fingerprints`] by its place in [`KINDS`].
+    fingerprints: u8,
 }
 
-const _: () = assert!(size_of::<Header>() == 48 && size_of::<Fixed>() == 18);
+const _: () = assert!(size_of::<Header>() == 48 && size_of::<Fixed>() == 24);
 
 /// Texts of a verdict.
-const TEXTS: usize = 7;
+const TEXTS: usize = 10;
+
+/// Kinds of fingerprints.
+const KINDS: [Fingerprints; 4] =
+    [Fingerprints::None, Fingerprints::Tls, Fingerprints::Ssh, Fingerprints::Dhcp];
 
 /// Bytes of a verdict's texts at the most: the room they have in C, three bytes a character that
-/// had to be replaced.
-const MAX_TEXT: usize = 3 * (128 + 64 + 256 + 64 + 64 + 512 + 128);
+/// had to be replaced; and ours.
+const MAX_TEXT: usize = 3 * (128 + 64 + 256 + 64 + 64 + 512 + 128) + 64 + 64 + MAX_ALPN;
 
 /// An answer that does not fit its batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,7 +101,10 @@ impl Answer {
                 is_known: 1,
                 is_guessed: layer7.application_is_guessed.into(),
                 confidence: layer7.application_confidence,
-                reserved: 0,
+                fingerprints: KINDS
+                    .iter()
+                    .position(|kind| *kind == layer7.fingerprints)
+                    .unwrap_or(0) as u8,
             });
             out.extend_from_slice(fixed.as_bytes());
         }
@@ -170,6 +179,10 @@ impl Fixed {
             server_fingerprint: next(4)?,
             user_agent: next(5)?,
             content_type: next(6)?,
+            ja4: next(7)?,
+            ja3: next(8)?,
+            alpn: next(9)?,
+            fingerprints: KINDS.get(usize::from(self.fingerprints)).copied().unwrap_or_default(),
             application_is_guessed: self.is_guessed != 0,
             application_confidence: self.confidence,
         })
@@ -186,6 +199,9 @@ fn texts(layer7: &Layer7) -> [&str; TEXTS] {
         &layer7.server_fingerprint,
         &layer7.user_agent,
         &layer7.content_type,
+        &layer7.ja4,
+        &layer7.ja3,
+        &layer7.alpn,
     ]
 }
 
@@ -194,8 +210,8 @@ mod tests {
     use zerocopy::FromBytes as _;
 
     use super::{Answer, Counts, Header, Misfit};
-    use crate::dissect::Layer7;
     use crate::dissect::batch::Batch;
+    use crate::dissect::{Fingerprints, Layer7};
 
     fn answered() -> (Batch, Answer) {
         let mut batch = Batch::default();
@@ -205,6 +221,8 @@ mod tests {
         let layer7 = Layer7 {
             application_name: "TLS".into(),
             content_type: "text/html".into(),
+            alpn: "h2,http/1.1".into(),
+            fingerprints: Fingerprints::Tls,
             application_is_guessed: true,
             application_confidence: 6,
             ..Layer7::default()

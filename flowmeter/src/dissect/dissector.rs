@@ -1,14 +1,14 @@
 //! What becomes of a batch?
 //!
-//! Each flow has a state, made by the module of its part. [`Flow`] is the one place where a packet
-//! meets all that looks at it.
+//! Each flow has a state, made by the module of its part.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use super::answer::{Answer, Counts};
 use super::batch::{Batch, Message};
-use super::ndpi::{FlowState, Inspection, Module};
+use super::flow::{Flow, Inspection};
+use super::ndpi::Module;
 use super::{Error, Layer7};
 
 /// How much is dissected.
@@ -26,29 +26,15 @@ pub struct Limits {
 /// Modules, and the flows they know.
 pub struct Dissector {
     // Before the modules, to be dropped before them.
-    flows: HashMap<u64, Flow>,
+    flows: HashMap<u64, Known>,
     modules: Vec<Option<Module>>,
     max_flows: usize,
 }
 
-/// All that is known of a flow under dissection.
-struct Flow {
+/// A flow under dissection, and its part, whose module it must not leave.
+struct Known {
     part: u32,
-    ndpi: FlowState,
-}
-
-impl Flow {
-    fn new(part: u32, module: &Module) -> Option<Self> {
-        Some(Self { part, ndpi: module.flow()? })
-    }
-
-    fn inspect(&mut self, module: &mut Module, message: &Message, ip: &[u8]) -> Inspection {
-        module.inspect(&mut self.ndpi, ip, message.time_ms, message.number)
-    }
-
-    fn finish(self, module: &mut Module) -> Layer7 {
-        module.finish(self.ndpi)
-    }
+    flow: Flow,
 }
 
 impl Dissector {
@@ -92,21 +78,23 @@ impl Dissector {
     fn inspect(&mut self, message: &Message, ip: &[u8]) -> Option<Inspection> {
         let crowded = self.flows.len() >= self.max_flows;
         let module = self.modules.get_mut(message.part as usize)?.as_mut()?;
-        let flow = match self.flows.entry(message.flow) {
+        let known = match self.flows.entry(message.flow) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if crowded => return None,
-            Entry::Vacant(entry) => entry.insert(Flow::new(message.part, module)?),
+            Entry::Vacant(entry) => {
+                entry.insert(Known { part: message.part, flow: Flow::new(module)? })
+            }
         };
         // A state must not meet another module than its own.
-        if flow.part != message.part {
+        if known.part != message.part {
             return Some(Inspection::Refused);
         }
-        Some(flow.inspect(module, message, ip))
+        Some(known.flow.inspect(module, ip, message.time_ms, message.number))
     }
 
     fn finish(&mut self, flow: u64) -> Option<Layer7> {
-        let flow = self.flows.remove(&flow)?;
-        let module = self.modules.get_mut(flow.part as usize)?.as_mut()?;
-        Some(flow.finish(module))
+        let known = self.flows.remove(&flow)?;
+        let module = self.modules.get_mut(known.part as usize)?.as_mut()?;
+        Some(known.flow.finish(module))
     }
 }

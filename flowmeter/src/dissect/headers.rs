@@ -1,7 +1,7 @@
 //! Do a packet's headers tell the truth about its length?
 //!
 //! nDPI 4.2 reads out of bounds, and can be crashed, when they do not. What passes here is cut to
-//! the length its IP header states.
+//! the length its IP header states, and can be taken apart.
 
 use std::ops::ControlFlow;
 
@@ -20,6 +20,66 @@ pub(super) struct Sound<'p> {
     pub length: u16,
     /// What must stay the same for a flow's life.
     pub layers: Layers,
+    /// From its transport header on.
+    segment: &'p [u8],
+}
+
+/// A packet's transport, as far as it tells who said what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport<'p> {
+    /// A segment.
+    Tcp {
+        /// Of the sender.
+        port: u16,
+        /// Of the payload's first byte, or of SYN.
+        sequence: u32,
+        /// SYN without ACK.
+        opens: bool,
+        payload: &'p [u8],
+    },
+    /// A datagram; if it is fragmented, its first fragment.
+    Udp {
+        /// Of the sender.
+        port: u16,
+        payload: &'p [u8],
+    },
+}
+
+impl<'p> Sound<'p> {
+    /// The sender's address; IPv4's is followed by zeros.
+    pub fn source(&self) -> [u8; 16] {
+        let mut address = [0; 16];
+        let place = if self.layers.ip_version == 4 { 12..16 } else { 8..24 };
+        if let Some(bytes) = self.bytes.get(place) {
+            address[..bytes.len()].copy_from_slice(bytes);
+        }
+        address
+    }
+
+    /// Its transport, if that is TCP or UDP.
+    pub fn transport(&self) -> Option<Transport<'p>> {
+        const SYN_ACK: u8 = 0x12;
+        const SYN: u8 = 0x02;
+        let port = u16::from_be_bytes(*self.segment.first_chunk()?);
+        match self.layers.transport {
+            TCP => {
+                let header = self.segment.first_chunk::<20>()?;
+                Some(Transport::Tcp {
+                    port,
+                    sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                    opens: header[13] & SYN_ACK == SYN,
+                    payload: self.segment.get(usize::from(header[12] >> 4) * 4..)?,
+                })
+            }
+            UDP => {
+                let header = self.segment.first_chunk::<8>()?;
+                let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+                let payload = self.segment.get(8..length.min(self.segment.len()))?;
+                Some(Transport::Udp { port, payload })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The protocols that carry a packet's payload.
@@ -52,10 +112,12 @@ fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
         return None;
     }
     let more_fragments = fragment & 0x2000 != 0;
-    transport(header[9], &bytes[header_length..], more_fragments).then_some(Sound {
+    let segment = &bytes[header_length..];
+    is_sound(header[9], segment, more_fragments).then_some(Sound {
         bytes,
         length,
         layers: Layers { ip_version: 4, transport: header[9] },
+        segment,
     })
 }
 
@@ -73,10 +135,11 @@ fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
         match extension(next, rest, &mut more_fragments)? {
             ControlFlow::Continue((following, behind)) => (next, rest) = (following, behind),
             ControlFlow::Break(()) => {
-                return transport(next, rest, more_fragments).then_some(Sound {
+                return is_sound(next, rest, more_fragments).then_some(Sound {
                     bytes,
                     length,
                     layers: Layers { ip_version: 6, transport: next },
+                    segment: rest,
                 });
             }
         }
@@ -115,7 +178,7 @@ fn extension<'p>(
 }
 
 /// The transport header fits and its lengths are in bounds. Other protocols have none we know.
-fn transport(protocol: u8, segment: &[u8], more_fragments: bool) -> bool {
+fn is_sound(protocol: u8, segment: &[u8], more_fragments: bool) -> bool {
     match protocol {
         TCP => segment.first_chunk::<20>().is_some_and(|header| {
             let data = usize::from(header[12] >> 4) * 4;

@@ -1,12 +1,18 @@
 //! Which application is a flow, seen from its packets?
 //!
-//! nDPI looks at the first packets of every flow. Without the `ndpi` feature there is nothing
-//! here but the type of its answer.
+//! nDPI looks at the first packets of every flow, and so does a reader of the `ClientHello` of our
+//! own. Without the `ndpi` feature there is nothing here but the type of their answer.
 
 #[cfg(feature = "ndpi")]
 mod headers;
 #[cfg(feature = "ndpi")]
+mod ssdp;
+#[cfg(feature = "ndpi")]
+mod hello;
+#[cfg(feature = "ndpi")]
 pub mod ndpi;
+#[cfg(feature = "ndpi")]
+pub mod flow;
 #[cfg(feature = "ndpi")]
 pub mod batch;
 #[cfg(feature = "ndpi")]
@@ -26,7 +32,7 @@ mod samples;
 
 use std::path::PathBuf;
 
-/// Layer-7 result of a flow, `NFStream`'s nine columns.
+/// Layer-7 result of a flow: `NFStream`'s nine columns, and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer7 {
     /// nDPI's name: `TLS.Google`, `DNS`, or `Unknown`.
@@ -40,7 +46,7 @@ pub struct Layer7 {
     pub application_confidence: u8,
     /// Name the initiator asked for: in TLS, QUIC, HTTP, DNS; or empty.
     pub requested_server_name: String,
-    /// JA3 (JA4 from nDPI 4.12) of TLS and QUIC, HASSH of SSH, option list of DHCP; or empty.
+    /// JA4 of TLS, DTLS and QUIC, HASSH of SSH, option list of DHCP; or empty.
     pub client_fingerprint: String,
     /// JA3S of TLS and QUIC, HASSH of SSH; or empty.
     pub server_fingerprint: String,
@@ -48,6 +54,28 @@ pub struct Layer7 {
     pub user_agent: String,
     /// `Content-Type` of the HTTP response; or empty.
     pub content_type: String,
+    /// Of which kind nDPI's fingerprints are.
+    pub fingerprints: Fingerprints,
+    /// JA4 of the `ClientHello`; or empty.
+    pub ja4: String,
+    /// JA3 of the `ClientHello`; or empty.
+    pub ja3: String,
+    /// The application protocols in the `ClientHello`, with commas between; or empty.
+    pub alpn: String,
+}
+
+/// What nDPI's `client_fingerprint` and `server_fingerprint` are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fingerprints {
+    /// There are none.
+    #[default]
+    None,
+    /// JA4 of the client, JA3S of the server.
+    Tls,
+    /// HASSH of both.
+    Ssh,
+    /// The option list of the client.
+    Dhcp,
 }
 
 /// What dissection says of a flow that ended.

@@ -12,8 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndpi_sys as sys;
 
+use super::flow::Inspection;
 use super::headers::{self, Layers, Sound};
-use super::{Error, Layer7};
+use super::{Error, Fingerprints, Layer7};
 
 /// nDPI's tables and caches. Has some 5 MiB and takes some 30 ms to make.
 ///
@@ -32,17 +33,6 @@ pub struct FlowState {
     /// must not change over: 4.2 crashes.
     layers: Option<Layers>,
     completed: bool,
-}
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inspection {
-    /// nDPI saw it, and wants to see the next one.
-    Wanting,
-    /// The flow is settled, with this packet or before: further ones are not looked at.
-    Settled,
-    /// Its headers lie about its length, or are not of this flow; nDPI did not see it.
-    Refused,
 }
 
 impl Module {
@@ -65,6 +55,11 @@ impl Module {
         drop(turn);
         let handle = NonNull::new(handle).ok_or_else(|| Error::Initialise(version()))?;
         Ok(Self { handle, n_dissections })
+    }
+
+    /// The packet of a flow at which it gives up.
+    pub fn n_dissections(&self) -> u32 {
+        self.n_dissections
     }
 
     /// State for a new flow, to be used with this module only; none if memory ran out.
@@ -97,7 +92,7 @@ impl Module {
         }
         let sound = headers::sound(ip)
             .filter(|sound| flow.layers.is_none_or(|layers| layers == sound.layers));
-        if let Some(Sound { bytes, length, layers }) = sound {
+        if let Some(Sound { bytes, length, layers, .. }) = sound {
             flow.layers = Some(layers);
             let (module, handle) = (self.handle.as_ptr(), flow.handle.as_ptr());
             // SAFETY: both handles live as long as their owners, which are borrowed mutably;
@@ -141,6 +136,13 @@ impl Module {
             server_fingerprint: text(&result.server_fingerprint),
             user_agent: text(&result.user_agent),
             content_type: text(&result.content_type),
+            fingerprints: match result.fingerprints {
+                sys::FINGERPRINTS_TLS => Fingerprints::Tls,
+                sys::FINGERPRINTS_SSH => Fingerprints::Ssh,
+                sys::FINGERPRINTS_DHCP => Fingerprints::Dhcp,
+                _ => Fingerprints::None,
+            },
+            ..Layer7::default()
         }
     }
 
@@ -217,7 +219,7 @@ fn text(chars: &[c_char]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowState, Inspection, Layer7, Module};
+    use super::{Fingerprints, FlowState, Inspection, Layer7, Module};
     use crate::dissect::samples::{
         Packet, dns_query, dns_response, http_ack, http_get, http_response, ssh_handshake,
         tls_client_hello,
@@ -262,11 +264,7 @@ mod tests {
         assert_eq!(got.requested_server_name, "www.example.org");
         assert_eq!(got.application_confidence, 6);
         assert!(!got.application_is_guessed);
-        if crate::dissect::version().is_some_and(|version| version.starts_with("4.2")) {
-            // MD5 of `771,4865-49199,0-10-11,29-23,0`.
-            assert_eq!(got.client_fingerprint, "bca193bf3b6d2156cfbe0e6b4b306d3e");
-        }
-        assert!(!got.client_fingerprint.is_empty());
+        assert_eq!(got.fingerprints, Fingerprints::Tls);
     }
 
     #[test]
@@ -306,6 +304,7 @@ mod tests {
                 application_confidence: 6,
                 client_fingerprint: "E97D07603350D1111EC2B64BF25413C9".into(),
                 server_fingerprint: "3B170ADC1F55E8746AA1BC8D32E38F6B".into(),
+                fingerprints: Fingerprints::Ssh,
                 ..Layer7::default()
             }
         );

@@ -1,5 +1,10 @@
 //! What do packets for the dissector's tests look like?
 
+#![cfg_attr(
+    not(feature = "ndpi"),
+    expect(dead_code, reason = "some of them only nDPI understands")
+)]
+
 /// Builds IP packets from 10.0.0.1 or `fd00::1`, without checksums.
 pub(super) struct Packet;
 

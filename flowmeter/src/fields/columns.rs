@@ -12,7 +12,7 @@ use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
 use crate::attribution::{Owner, Profile};
-use crate::dissect::Layer7;
+use crate::dissect::{Fingerprints, Layer7};
 use crate::record::Side::{Both, Dst2Src, Src2Dst};
 use crate::record::{Moments, end_reason, expiration_id};
 
@@ -57,6 +57,8 @@ pub enum Group {
     Layers,
     /// From the transport headers.
     Headers,
+    /// Fingerprints under names of their own, and what else is in a `ClientHello`.
+    Fingerprints,
     /// The processes at both ends.
     Owners,
     /// How the record falls short.
@@ -99,6 +101,7 @@ impl Group {
             Self::Layer7 => options.dissection,
             Self::Sequences => options.sequences > 0,
             Self::Process => options.visibility,
+            Self::Fingerprints => options.extras && options.dissection,
             Self::Owners => options.extras && options.visibility,
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
                 options.extras
@@ -120,6 +123,7 @@ impl Group {
             Self::Times => "times",
             Self::Layers => "layers",
             Self::Headers => "headers",
+            Self::Fingerprints => "fingerprints",
             Self::Owners => "owners",
             Self::Marks => "marks",
         }
@@ -133,6 +137,7 @@ impl Group {
             Self::Statistics => "with --statistical-analysis",
             Self::Splt => "with --splt-analysis",
             Self::Layer7 => "unless --n-dissections is 0",
+            Self::Fingerprints => "unless --n-dissections is 0; not in NFStream",
             Self::Sequences => "with --sequences",
             Self::Process | Self::Owners => "with --system-visibility-mode 1",
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
@@ -550,6 +555,19 @@ macro_rules! layer7 {
     };
 }
 
+/// A text of the dissector that most flows do not have.
+macro_rules! fingerprint {
+    ($name:ident, $doc:literal, $get:expr) => {
+        column!(stringify!($name), Fingerprints, Text, "", $doc, |r| layer7(r, |l| {
+            let get: fn(&Layer7) -> &str = $get;
+            match get(l) {
+                "" => Value::Null,
+                text => Value::Str(text),
+            }
+        }))
+    };
+}
+
 /// The declaration of all columns, in order of emission.
 #[rustfmt::skip]
 pub static COLUMNS: &[&[Column]] = &[
@@ -611,8 +629,8 @@ pub static COLUMNS: &[&[Column]] = &[
         column!("application_confidence", Layer7, Unsigned, "", "nDPI's confidence in the application, from 0 (unknown) to 6 (by full dissection).",
             |r| layer7(r, |l| Value::U64(u64::from(l.application_confidence)))),
         layer7!(requested_server_name, "Name that the client asked for: TLS or QUIC server name, HTTP host, DNS query."),
-        layer7!(client_fingerprint, "Fingerprint of the client (TLS, QUIC, SSH, DHCP)."),
-        layer7!(server_fingerprint, "Fingerprint of the server (TLS, SSH)."),
+        layer7!(client_fingerprint, "Fingerprint of the client: JA4 of TLS, DTLS and QUIC, HASSH of SSH, list of options of DHCP."),
+        layer7!(server_fingerprint, "Fingerprint of the server: JA3S of TLS, HASSH of SSH."),
         layer7!(user_agent, "HTTP or QUIC user agent."),
         layer7!(content_type, "HTTP content type."),
     ],
@@ -659,6 +677,22 @@ pub static COLUMNS: &[&[Column]] = &[
     layers!("dst2src", Dst2Src, "from the responder"),
     headers!("src2dst", 0, "from the initiator"),
     headers!("dst2src", 1, "from the responder"),
+    &[
+        fingerprint!(ja4, "JA4 of the client's hello in TLS, DTLS and QUIC. Null without.",
+            |l| &l.ja4),
+        fingerprint!(ja3, "JA3 of the client's hello in TLS, DTLS and QUIC. Null without.",
+            |l| &l.ja3),
+        fingerprint!(ja3s, "JA3S of the server's hello in TLS. Null without.",
+            |l| if l.fingerprints == Fingerprints::Tls { &l.server_fingerprint } else { "" }),
+        fingerprint!(hassh_client, "HASSH of the client in SSH. Null without.",
+            |l| if l.fingerprints == Fingerprints::Ssh { &l.client_fingerprint } else { "" }),
+        fingerprint!(hassh_server, "HASSH of the server in SSH. Null without.",
+            |l| if l.fingerprints == Fingerprints::Ssh { &l.server_fingerprint } else { "" }),
+        fingerprint!(dhcp_fingerprint, "Options that a DHCP client asks for, in its order. Null without.",
+            |l| if l.fingerprints == Fingerprints::Dhcp { &l.client_fingerprint } else { "" }),
+        fingerprint!(alpn, "Application protocols that the client's hello offers, in order of preference, with commas between. Null without.",
+            |l| &l.alpn),
+    ],
     &[
         column!("attribution_method", Owners, Text, "", "How the process at the local end was found: socket if the kernel told when it used its socket, procfs if a poll saw the socket, none if it is not known.",
             |r| Value::Str(r.flow.local_owner().map_or("none", |o| o.method.as_str()))),
