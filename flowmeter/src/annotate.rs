@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
 use crate::capture::kernel::OwnerRing;
 use crate::config::LivePlan;
+use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict};
 use crate::record::Flow;
 
@@ -31,7 +32,7 @@ pub enum Error {
 
 /// The dissector and the attribution, and the flows that wait for the former.
 pub struct Annotator {
-    dissector: Option<Dissector>,
+    dissector: Option<Pool>,
     sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
     profiles: Option<Profiles>,
@@ -44,13 +45,6 @@ pub struct Annotator {
     scratch: Vec<u8>,
     unsettled: u64,
 }
-
-#[cfg(feature = "ndpi")]
-type Dissector = dissect::pool::Pool;
-
-/// Without nDPI there is none.
-#[cfg(not(feature = "ndpi"))]
-enum Dissector {}
 
 impl Annotator {
     /// Starts what the plan asks for.
@@ -201,7 +195,6 @@ impl Annotator {
 
     /// Dissecting processes that crashed, and that hung.
     pub fn dissectors_lost(&self) -> (u64, u64) {
-        #[cfg(feature = "ndpi")]
         if let Some(dissector) = &self.dissector {
             let counters = dissector.counters();
             return (counters.crashes, counters.hangs);
@@ -227,43 +220,17 @@ fn attribution_options(plan: &LivePlan) -> attribution::Options {
     attribution::Options { retention, max_entries: plan.max_sockets }
 }
 
-#[cfg(feature = "ndpi")]
-fn dissector(plan: &LivePlan) -> Result<Option<Dissector>, Error> {
+fn dissector(plan: &LivePlan) -> Result<Option<Pool>, Error> {
     if plan.knobs.n_dissections == 0 {
         return Ok(None);
     }
-    let options = dissect::pool::Options {
+    let options = pool::Options {
         n_dissections: plan.knobs.n_dissections,
         threads: 1,
         max_flows: plan.max_flows as usize,
         containment: plan.containment.clone(),
     };
-    Ok(Some(Dissector::start(&options)?))
-}
-
-#[cfg(not(feature = "ndpi"))]
-#[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
-fn dissector(_: &LivePlan) -> Result<Option<Dissector>, Error> {
-    Ok(None)
-}
-
-#[cfg(not(feature = "ndpi"))]
-impl Dissector {
-    fn inspect(&mut self, _: u64, _: u32, _: u64, _: &[u8]) {
-        match *self {}
-    }
-
-    fn finish(&mut self, _: u64) {
-        match *self {}
-    }
-
-    fn flush(&mut self) {
-        match *self {}
-    }
-
-    fn verdicts(&mut self, _: &mut Vec<(u64, Verdict)>) {
-        match *self {}
-    }
+    Ok(Some(Pool::start(&options)?))
 }
 
 /// The packet as it is on the wire. The header of a super-packet gives the length of all its

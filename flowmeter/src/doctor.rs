@@ -11,13 +11,11 @@ use crate::dissect;
 pub fn examine() -> Vec<Finding> {
     let mut findings = probe::probe();
     findings.push(ndpi());
-    #[cfg(feature = "ndpi")]
     findings.push(containment());
     findings
 }
 
 /// Starts a dissector as `live` and `read` do by default, and asks it.
-#[cfg(feature = "ndpi")]
 fn containment() -> Finding {
     use dissect::contained::Landlock;
     let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
@@ -57,7 +55,8 @@ fn ndpi() -> Finding {
             "nDPI",
             State::Limited,
             "not built in",
-            "without it the columns of layer 7 are null; build with the feature `ndpi`",
+            "without it applications are guessed by their ports, except for TLS, DTLS and QUIC; build \
+             with the feature `ndpi`",
         ),
     }
 }

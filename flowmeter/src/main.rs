@@ -7,13 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::LivePlan;
-#[cfg(feature = "ndpi")]
-use flowmeter::dissect;
-use flowmeter::{doctor, engine, fields, privileges, read};
+use flowmeter::{dissect, doctor, engine, fields, privileges, read};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    #[cfg(feature = "ndpi")]
     if let Some(code) = dissect::contained::child::run(std::env::args()) {
         return code;
     }

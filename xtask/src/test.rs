@@ -46,8 +46,12 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
     check("clippy", say_and_run(clippy.args(["--", "--deny", "warnings"])));
     check("warnings in the kernel half", ebpf::deny_warnings(&toolchain));
-    let mut without_ndpi = cargo(&["check", "--package", "flowmeter", "--no-default-features"]);
-    check("build without nDPI", say_and_run(without_ndpi.arg("--quiet")));
+    let mut without_ndpi = cargo(&["clippy", "--package", "flowmeter", "--no-default-features"]);
+    without_ndpi.args(["--all-targets", "--quiet", "--", "--deny", "warnings"]);
+    check("build without nDPI", say_and_run(&mut without_ndpi));
+    let mut without_ndpi = cargo(&["test", "--package", "flowmeter", "--no-default-features"]);
+    without_ndpi.args(["--quiet", "--lib", "dissect::"]);
+    check("dissection without nDPI", say_and_run(&mut without_ndpi));
     if is_root() {
         check("verify", verify::verify(false));
     } else {

@@ -13,6 +13,10 @@ pub const MAX_NAME: usize = 255;
 /// Bytes of the names of application protocols that are kept.
 pub const MAX_ALPN: usize = 1024;
 
+/// nDPI's numbers for how sure a name is, see [`Layer7::application_confidence`].
+const UNKNOWN: u8 = 0;
+const DISSECTED: u8 = 6;
+
 /// All that is known of a flow under dissection.
 #[derive(Debug)]
 pub struct Flow {
@@ -94,9 +98,16 @@ impl Flow {
 }
 
 /// Adds what the `ClientHello` tells. nDPI's name of the server has precedence: it knows more
-/// protocols, and a proxy is asked for a name before TLS starts.
+/// protocols, and a proxy is asked for a name before TLS starts. Its name of the application has
+/// it unless it is a guess.
 fn add(layer7: &mut Layer7, fingerprint: Fingerprint) {
-    let Fingerprint { ja4, ja3, sni, alpn, .. } = fingerprint;
+    let Fingerprint { carrier, ja4, ja3, sni, alpn } = fingerprint;
+    if layer7.application_is_guessed || layer7.application_confidence == UNKNOWN {
+        carrier.name().clone_into(&mut layer7.application_name);
+        "Web".clone_into(&mut layer7.application_category_name);
+        layer7.application_is_guessed = false;
+        layer7.application_confidence = DISSECTED;
+    }
     if layer7.requested_server_name.is_empty() {
         layer7.requested_server_name = cut(sni.unwrap_or_default().to_lowercase(), MAX_NAME);
     }

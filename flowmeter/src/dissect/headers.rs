@@ -56,6 +56,15 @@ impl<'p> Sound<'p> {
         address
     }
 
+    /// The sender's port and the receiver's, if it is TCP or UDP.
+    #[cfg(not(feature = "ndpi"))]
+    pub fn ports(&self) -> Option<[u16; 2]> {
+        let ports = self.segment.first_chunk::<4>()?;
+        let [s0, s1, d0, d1] = *ports;
+        matches!(self.layers.transport, TCP | UDP)
+            .then_some([u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])])
+    }
+
     /// Its transport, if that is TCP or UDP.
     pub fn transport(&self) -> Option<Transport<'p>> {
         const SYN_ACK: u8 = 0x12;
@@ -86,7 +95,8 @@ impl<'p> Sound<'p> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layers {
     ip_version: u8,
-    transport: u8,
+    /// Its number in the IP header.
+    pub transport: u8,
 }
 
 /// The packet, if its headers are sound.

@@ -1,34 +1,23 @@
 //! Which application is a flow, seen from its packets?
 //!
 //! nDPI looks at the first packets of every flow, and so does a reader of the `ClientHello` of our
-//! own. Without the `ndpi` feature there is nothing here but the type of their answer.
+//! own. Without the `ndpi` feature a table of ports stands for nDPI.
 
-#[cfg(feature = "ndpi")]
-mod headers;
-#[cfg(feature = "ndpi")]
-mod ssdp;
-#[cfg(feature = "ndpi")]
-mod hello;
-#[cfg(feature = "ndpi")]
-pub mod ndpi;
-#[cfg(feature = "ndpi")]
-pub mod flow;
-#[cfg(feature = "ndpi")]
-pub mod batch;
-#[cfg(feature = "ndpi")]
 mod answer;
-#[cfg(feature = "ndpi")]
-pub mod dissector;
-#[cfg(feature = "ndpi")]
-mod quarantine;
-#[cfg(feature = "ndpi")]
+pub mod batch;
 pub mod contained;
-#[cfg(feature = "ndpi")]
+pub mod dissector;
+pub mod flow;
+mod headers;
+mod hello;
+#[cfg_attr(not(feature = "ndpi"), path = "ports.rs")]
+pub mod ndpi;
 pub mod place;
-#[cfg(feature = "ndpi")]
 pub mod pool;
-#[cfg(all(test, feature = "ndpi"))]
+mod quarantine;
+#[cfg(test)]
 mod samples;
+mod ssdp;
 
 use std::path::PathBuf;
 
@@ -153,14 +142,6 @@ pub enum Error {
     /// A worker ended before it was ready.
     #[error("the dissector ended while starting")]
     Ended,
-}
-
-/// True if this build dissects, and the library is the one it was built with.
-pub fn available() -> bool {
-    #[cfg(feature = "ndpi")]
-    return ndpi::check().is_ok();
-    #[cfg(not(feature = "ndpi"))]
-    return false;
 }
 
 /// Version of the nDPI library in use; none in a build without it.

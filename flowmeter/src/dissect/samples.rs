@@ -60,7 +60,7 @@ impl Packet {
         datagram
     }
 
-    fn ip(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn ip(protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x45, 0];
         packet.extend((payload.len() as u16 + 20).to_be_bytes());
         packet.extend([0, 1, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);

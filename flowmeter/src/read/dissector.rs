@@ -5,232 +5,167 @@
 //! pace. An nDPI module for each part of the flows, so that what nDPI learns from one flow about
 //! others does not depend on the number of workers.
 
-#[cfg(feature = "ndpi")]
-mod with_ndpi {
-    use std::collections::VecDeque;
+use std::collections::VecDeque;
 
-    use flowmeter_common::key::FlowKey;
-    use flowmeter_common::tally::mark;
+use flowmeter_common::key::FlowKey;
+use flowmeter_common::tally::mark;
 
-    use crate::collector::pcap::{Rank, Share};
-    use crate::dissect;
-    use crate::dissect::batch::Batch;
-    use crate::dissect::contained::process::Returned;
-    use crate::dissect::dissector::Limits;
-    use crate::dissect::place::{Place, Places};
-    use crate::record::Flow;
+use crate::collector::pcap::{Rank, Share};
+use crate::dissect;
+use crate::dissect::batch::Batch;
+use crate::dissect::contained::process::Returned;
+use crate::dissect::dissector::Limits;
+use crate::dissect::place::{Place, Places};
+use crate::record::Flow;
 
-    /// A flow's number with the dissector, while it has one.
-    pub type Kept = Option<u32>;
+/// A flow's number with the dissector, while it has one.
+pub type Kept = Option<u32>;
 
-    /// Packet bytes and messages after which a batch is given.
-    const BATCH_BYTES: usize = 64 * 1024;
-    const BATCH_MESSAGES: usize = 512;
+/// Packet bytes and messages after which a batch is given.
+const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_MESSAGES: usize = 512;
 
-    /// The dissector of one worker.
-    pub struct Dissector {
-        share: Share,
-        n_dissections: u32,
-        /// None if nothing is to be dissected.
-        place: Option<Place>,
-        batch: Batch,
-        back: Returned,
-        /// By a flow's number, whether it is settled, so that its packets are not wanted.
-        settled: Vec<bool>,
-        /// Numbers to be used again.
-        free: Vec<u32>,
-        waiting: VecDeque<(Rank, Flow, Kept)>,
-        /// Flows at the front of the line that have what they waited for.
-        ready: VecDeque<(Rank, Flow)>,
+/// The dissector of one worker.
+pub struct Dissector {
+    share: Share,
+    n_dissections: u32,
+    /// None if nothing is to be dissected.
+    place: Option<Place>,
+    batch: Batch,
+    back: Returned,
+    /// By a flow's number, whether it is settled, so that its packets are not wanted.
+    settled: Vec<bool>,
+    /// Numbers to be used again.
+    free: Vec<u32>,
+    waiting: VecDeque<(Rank, Flow, Kept)>,
+    /// Flows at the front of the line that have what they waited for.
+    ready: VecDeque<(Rank, Flow)>,
+}
+
+impl Dissector {
+    pub fn new(n_dissections: u32, share: Share, places: &Places) -> Result<Self, dissect::Error> {
+        let parts = (0..share.parts).filter(|part| share.has_part(*part));
+        let limits = Limits {
+            n_dissections,
+            max_flows: u32::MAX as usize,
+            parts: parts.map(|part| 1 << part).sum(),
+        };
+        let place = (n_dissections > 0).then(|| places.make(limits)).transpose()?;
+        Ok(Self {
+            share,
+            n_dissections,
+            place,
+            batch: Batch::default(),
+            back: Returned::default(),
+            settled: Vec::new(),
+            free: Vec::new(),
+            waiting: VecDeque::new(),
+            ready: VecDeque::new(),
+        })
     }
 
-    impl Dissector {
-        pub fn new(
-            n_dissections: u32,
-            share: Share,
-            places: &Places,
-        ) -> Result<Self, dissect::Error> {
-            let parts = (0..share.parts).filter(|part| share.has_part(*part));
-            let limits = Limits {
-                n_dissections,
-                max_flows: u32::MAX as usize,
-                parts: parts.map(|part| 1 << part).sum(),
-            };
-            let place = (n_dissections > 0).then(|| places.make(limits)).transpose()?;
-            Ok(Self {
-                share,
-                n_dissections,
-                place,
-                batch: Batch::default(),
-                back: Returned::default(),
-                settled: Vec::new(),
-                free: Vec::new(),
-                waiting: VecDeque::new(),
-                ready: VecDeque::new(),
+    pub fn inspect(
+        &mut self,
+        key: &FlowKey,
+        kept: &mut Kept,
+        ip: &[u8],
+        time_ms: u64,
+        number: u64,
+    ) {
+        if self.place.is_none() || number > u64::from(self.n_dissections) {
+            return;
+        }
+        let flow = *kept.get_or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.settled.push(false);
+                self.settled.len() as u32 - 1
             })
+        });
+        if self.settled.get(flow as usize).is_some_and(|is_settled| *is_settled) {
+            return;
         }
+        let part = self.share.part(key) as u32;
+        self.batch.packet(u64::from(flow), part, number as u32, time_ms, ip);
+        self.give_if_full();
+    }
 
-        pub fn inspect(
-            &mut self,
-            key: &FlowKey,
-            kept: &mut Kept,
-            ip: &[u8],
-            time_ms: u64,
-            number: u64,
-        ) {
-            if self.place.is_none() || number > u64::from(self.n_dissections) {
-                return;
-            }
-            let flow = *kept.get_or_insert_with(|| {
-                self.free.pop().unwrap_or_else(|| {
-                    self.settled.push(false);
-                    self.settled.len() as u32 - 1
-                })
-            });
-            if self.settled.get(flow as usize).is_some_and(|is_settled| *is_settled) {
-                return;
-            }
-            let part = self.share.part(key) as u32;
-            self.batch.packet(u64::from(flow), part, number as u32, time_ms, ip);
-            self.give_if_full();
+    /// A flow has ended. It comes back by [`Dissector::next`].
+    pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept) {
+        if let Some(number) = kept {
+            self.batch.finish(u64::from(number));
         }
+        self.waiting.push_back((rank, flow, kept));
+        self.give_if_full();
+        self.advance();
+    }
 
-        /// A flow has ended. It comes back by [`Dissector::next`].
-        pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept) {
-            if let Some(number) = kept {
-                self.batch.finish(u64::from(number));
-            }
-            self.waiting.push_back((rank, flow, kept));
-            self.give_if_full();
-            self.advance();
+    /// The next flow that has its verdict, in the order they ended.
+    pub fn next(&mut self) -> Option<(Rank, Flow)> {
+        self.ready.pop_front()
+    }
+
+    /// Waits for all verdicts.
+    pub fn settle(&mut self) {
+        self.give();
+        if let Some(place) = &mut self.place {
+            place.collect(&mut self.back);
         }
+        self.advance();
+    }
 
-        /// The next flow that has its verdict, in the order they ended.
-        pub fn next(&mut self) -> Option<(Rank, Flow)> {
-            self.ready.pop_front()
-        }
+    /// The first flow that has no verdict yet.
+    pub fn first_waiting(&self) -> Option<Rank> {
+        self.waiting.front().map(|(rank, ..)| *rank)
+    }
 
-        /// Waits for all verdicts.
-        pub fn settle(&mut self) {
+    /// How many flows wait.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    fn give_if_full(&mut self) {
+        let (messages, bytes) = (self.batch.messages.len(), self.batch.bytes.len());
+        if messages >= BATCH_MESSAGES || bytes >= BATCH_BYTES {
             self.give();
-            if let Some(place) = &mut self.place {
-                place.collect(&mut self.back);
-            }
             self.advance();
         }
+    }
 
-        /// The first flow that has no verdict yet.
-        pub fn first_waiting(&self) -> Option<Rank> {
-            self.waiting.front().map(|(rank, ..)| *rank)
+    fn give(&mut self) {
+        if let Some(place) = &mut self.place
+            && !self.batch.messages.is_empty()
+        {
+            let batch = std::mem::take(&mut self.batch);
+            self.batch = place.exchange(batch, &mut self.back);
         }
+    }
 
-        /// How many flows wait.
-        pub fn waiting(&self) -> u64 {
-            self.waiting.len() as u64
-        }
-
-        fn give_if_full(&mut self) {
-            let (messages, bytes) = (self.batch.messages.len(), self.batch.bytes.len());
-            if messages >= BATCH_MESSAGES || bytes >= BATCH_BYTES {
-                self.give();
-                self.advance();
+    /// Moves on those at the front of the line that wait no longer.
+    fn advance(&mut self) {
+        for flow in self.back.settled.drain(..) {
+            if let Some(is_settled) = self.settled.get_mut(flow as usize) {
+                *is_settled = true;
             }
         }
-
-        fn give(&mut self) {
-            if let Some(place) = &mut self.place
-                && !self.batch.messages.is_empty()
-            {
-                let batch = std::mem::take(&mut self.batch);
-                self.batch = place.exchange(batch, &mut self.back);
+        let mut verdicts = self.back.verdicts.drain(..);
+        while let Some((_, _, kept)) = self.waiting.front() {
+            let number = *kept;
+            let verdict = number.and_then(|_| verdicts.next());
+            if number.is_some() && verdict.is_none() {
+                break;
             }
-        }
-
-        /// Moves on those at the front of the line that wait no longer.
-        fn advance(&mut self) {
-            for flow in self.back.settled.drain(..) {
-                if let Some(is_settled) = self.settled.get_mut(flow as usize) {
-                    *is_settled = true;
+            let Some((rank, mut flow, _)) = self.waiting.pop_front() else { break };
+            if let (Some(number), Some((_, verdict))) = (number, verdict) {
+                flow.layer7 = verdict.layer7;
+                if verdict.is_lost {
+                    flow.record.marks |= mark::DISSECTION_LOST;
                 }
-            }
-            let mut verdicts = self.back.verdicts.drain(..);
-            while let Some((_, _, kept)) = self.waiting.front() {
-                let number = *kept;
-                let verdict = number.and_then(|_| verdicts.next());
-                if number.is_some() && verdict.is_none() {
-                    break;
+                if let Some(is_settled) = self.settled.get_mut(number as usize) {
+                    *is_settled = false;
                 }
-                let Some((rank, mut flow, _)) = self.waiting.pop_front() else { break };
-                if let (Some(number), Some((_, verdict))) = (number, verdict) {
-                    flow.layer7 = verdict.layer7;
-                    if verdict.is_lost {
-                        flow.record.marks |= mark::DISSECTION_LOST;
-                    }
-                    if let Some(is_settled) = self.settled.get_mut(number as usize) {
-                        *is_settled = false;
-                    }
-                    self.free.push(number);
-                }
-                self.ready.push_back((rank, flow));
+                self.free.push(number);
             }
+            self.ready.push_back((rank, flow));
         }
     }
 }
-
-/// Without nDPI there is no verdict.
-#[cfg(not(feature = "ndpi"))]
-mod without_ndpi {
-    use flowmeter_common::key::FlowKey;
-
-    use crate::collector::pcap::{Rank, Share};
-    use crate::dissect;
-    use crate::record::Flow;
-
-    /// Nothing.
-    pub type Kept = ();
-
-    /// Nowhere.
-    pub type Places = ();
-
-    pub struct Dissector {
-        ready: Option<(Rank, Flow)>,
-    }
-
-    impl Dissector {
-        #[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
-        pub fn new(_: u32, _: Share, (): &Places) -> Result<Self, dissect::Error> {
-            Ok(Self { ready: None })
-        }
-
-        #[expect(clippy::unused_self, reason = "with nDPI it is used")]
-        pub fn inspect(&mut self, _: &FlowKey, (): &mut Kept, _: &[u8], _: u64, _: u64) {}
-
-        pub fn finish(&mut self, rank: Rank, flow: Flow, (): Kept) {
-            self.ready = Some((rank, flow));
-        }
-
-        pub fn next(&mut self) -> Option<(Rank, Flow)> {
-            self.ready.take()
-        }
-
-        #[expect(clippy::unused_self, reason = "with nDPI it is used")]
-        pub fn settle(&mut self) {}
-
-        #[expect(clippy::unused_self, reason = "with nDPI it is used")]
-        pub fn first_waiting(&self) -> Option<Rank> {
-            None
-        }
-
-        #[expect(clippy::unused_self, reason = "with nDPI it is used")]
-        pub fn waiting(&self) -> u64 {
-            0
-        }
-    }
-}
-
-#[cfg(feature = "ndpi")]
-pub use crate::dissect::place::Places;
-#[cfg(feature = "ndpi")]
-pub use with_ndpi::{Dissector, Kept};
-#[cfg(not(feature = "ndpi"))]
-pub use without_ndpi::{Dissector, Kept, Places};

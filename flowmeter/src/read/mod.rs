@@ -9,6 +9,7 @@ mod report;
 mod workers;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use flowmeter_common::key::FlowKey;
@@ -22,11 +23,12 @@ use crate::capture::pcap::{self, Capture, Frame};
 use crate::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share, Tally};
 use crate::config::ReadPlan;
 use crate::dissect;
+use crate::dissect::place::Places;
 use crate::record::Flow;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
 
-use dissector::{Dissector, Kept, Places};
+use dissector::{Dissector, Kept};
 use progress::Progress;
 use report::Report;
 
@@ -89,7 +91,7 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
         failed: None,
     };
     let share = Share { worker: 0, of: 1, parts };
-    let places = places(plan)?;
+    let places = Places::new(&plan.containment)?;
     let mut stages = Stages::new(plan, share, &places, log)?;
     let mut collector = Collector::new(plan.knobs, plan.reading, share);
     let (tally, damaged) = frames(plan, |found, ip| {
@@ -107,28 +109,10 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
     damaged.map_or(Ok(()), |e| Err(e.into()))
 }
 
-#[cfg(feature = "ndpi")]
-fn places(plan: &ReadPlan) -> Result<Places, dissect::Error> {
-    Places::new(&plan.containment)
-}
-
-#[cfg(not(feature = "ndpi"))]
-#[expect(clippy::unnecessary_wraps, reason = "with nDPI it can fail")]
-fn places(_: &ReadPlan) -> Result<Places, dissect::Error> {
-    Ok(())
-}
-
 /// Dissecting processes that crashed, and that hung.
-#[cfg(feature = "ndpi")]
 fn dissectors_lost(places: &Places) -> (u64, u64) {
-    use std::sync::atomic::Ordering::Relaxed;
     let losses = places.losses();
     (losses.crashes.load(Relaxed), losses.hangs.load(Relaxed))
-}
-
-#[cfg(not(feature = "ndpi"))]
-fn dissectors_lost((): &Places) -> (u64, u64) {
-    (0, 0)
 }
 
 /// Reads all files, and hands out the packets with their bytes, from the IP header on, as long as

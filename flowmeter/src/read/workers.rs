@@ -11,12 +11,12 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::dissector::Places;
 use super::report::Report;
-use super::{Error, Output, Stages, dissectors_lost, frames, places};
+use super::{Error, Output, Stages, dissectors_lost, frames};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};
 use crate::config::ReadPlan;
+use crate::dissect::place::Places;
 use crate::fields::value::Value;
 use crate::record::Flow;
 use crate::sink::rows::Rows;
@@ -35,7 +35,7 @@ const ROW_BYTES: usize = 128 * 1024;
 pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
     let mut sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
     let max_nflows = plan.max_nflows.unwrap_or(u64::MAX);
-    let places = &places(plan)?;
+    let places = &Places::new(&plan.containment)?;
     std::thread::scope(|scope| {
         let (mut queues, mut lanes, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         let (recycle, recycled) = bounded(PACKETS_QUEUE);

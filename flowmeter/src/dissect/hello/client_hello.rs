@@ -17,6 +17,17 @@ pub enum Carrier {
     Quic,
 }
 
+impl Carrier {
+    /// As nDPI names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TLS",
+            Self::Dtls => "DTLS",
+            Self::Quic => "QUIC",
+        }
+    }
+}
+
 /// The extensions looked into.
 pub(super) mod extension {
     pub const SERVER_NAME: u16 = 0;
