@@ -46,6 +46,8 @@ pub enum Counter {
     SpltLost = 16,
     /// Packets sent to the dissector.
     Forwarded = 17,
+    /// Packets among the first of their flows that the dissector has no use for.
+    Withheld = 18,
 }
 
 /// Number of [`Counter`]s, and some room.

@@ -27,6 +27,16 @@ pub struct PacketEvent {
 /// Bytes of a packet that the kernel forwards at the most, whatever the snapshot length.
 pub const MAX_SNAPSHOT: usize = 4096;
 
+/// Places in the map of settled flows: those whose further packets the dissector does not want.
+pub const SETTLED_FLOWS: usize = 65_536;
+
+/// The place of a flow in the map of settled flows. If its uid stands there, it is settled. Flows of
+/// the same time have places of their own: a uid is a CPU in the upper 16 bits, and a count.
+#[inline(always)]
+pub fn settled_place(uid: u64) -> u32 {
+    (uid ^ (uid >> 48).wrapping_mul(0x9e37)) as u32 % SETTLED_FLOWS as u32
+}
+
 /// Value of [`RecordEvent::kind`]: a flow has ended.
 pub const KIND_RECORD: u32 = 1;
 /// Value of [`OverflowEvent::kind`]: the flow map was full.

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
-use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent};
+use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, SETTLED_FLOWS};
 use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Settings;
@@ -95,6 +95,11 @@ pub static RECORDS: RingBuf<[u8; 8], 16_777_216> = RingBuf::new();
 /// First packets of flows, for the dissector.
 #[btf_map]
 pub static PACKETS: RingBuf<[u8; 8], 33_554_432> = RingBuf::new();
+
+/// Flows that the dissector is done with, see [`settled_place`](flowmeter_common::event::settled_place).
+/// 1024 is `BPF_F_MMAPABLE`: userspace writes it as memory.
+#[btf_map]
+pub static SETTLED: Array<u64, SETTLED_FLOWS, 1024> = Array::new();
 
 /// Ports of fragmented datagrams. Forgetting is harmless, and counted where it is not.
 #[btf_map]

@@ -13,6 +13,7 @@ use aya_log_ebpf::debug;
 use flowmeter_common::counter::{Counter, Counters};
 use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, RecordEvent,
+    settled_place,
 };
 use flowmeter_common::fragment::Ports;
 use flowmeter_common::lifetime;
@@ -23,7 +24,7 @@ use flowmeter_common::tally::{Record, mark};
 
 use crate::maps::{
     ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS,
-    SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
+    SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
 };
 use crate::packet::{Frame, opaque};
 use crate::parse;
@@ -133,10 +134,22 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
     if scratch.effect.splt.count != 0 {
         flowmeter_write_splt();
     }
-    if scratch.effect.number > u64::from(N_DISSECTIONS.load()) {
+    let number = scratch.effect.number;
+    if number > u64::from(N_DISSECTIONS.load()) {
+        return None;
+    }
+    if !scratch.walk.packet.is_telling(number) || is_settled(scratch.uid) {
+        counters.add(Counter::Withheld, 1);
         return None;
     }
     Some(FORWARD)
+}
+
+/// Whether the dissector has said that it is done with a flow.
+#[inline(always)]
+fn is_settled(uid: u64) -> bool {
+    // SAFETY: the element is the map's. Userspace writes whole words.
+    SETTLED.get_ptr(settled_place(uid)).is_some_and(|place| unsafe { place.read_volatile() } == uid)
 }
 
 /// The counters of the packet's interface and direction.

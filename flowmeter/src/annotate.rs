@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use thiserror::Error;
 
 use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
-use crate::capture::kernel::OwnerRing;
+use crate::capture::kernel::{OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict};
@@ -32,7 +32,7 @@ pub enum Error {
 
 /// The dissector and the attribution, and the flows that wait for the former.
 pub struct Annotator {
-    dissector: Option<Pool>,
+    dissector: Option<(Pool, SettledFlows)>,
     sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
     profiles: Option<Profiles>,
@@ -42,14 +42,19 @@ pub struct Annotator {
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
     verdicts: Vec<(u64, Verdict)>,
+    settled: Vec<u64>,
     scratch: Vec<u8>,
     unsettled: u64,
 }
 
 impl Annotator {
-    /// Starts what the plan asks for.
-    /// With `ring` the kernel tells of the sockets.
-    pub fn start(plan: &LivePlan, ring: Option<OwnerRing>) -> Result<Self, Error> {
+    /// Starts what the plan asks for. With `ring` the kernel tells of the sockets; by `settled` it is
+    /// told of the flows that need no more dissection.
+    pub fn start(
+        plan: &LivePlan,
+        ring: Option<OwnerRing>,
+        settled: SettledFlows,
+    ) -> Result<Self, Error> {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
         let options = attribution_options(plan);
@@ -58,7 +63,7 @@ impl Annotator {
             .map(|interval| Poller::start(interval.max(slower), options))
             .transpose();
         Ok(Self {
-            dissector: dissector(plan)?,
+            dissector: dissector(plan)?.map(|pool| (pool, settled)),
             profiles: plan
                 .visibility
                 .map(|_| Profiles::start(plan.profiles))
@@ -71,6 +76,7 @@ impl Annotator {
             order: VecDeque::new(),
             ready: VecDeque::new(),
             verdicts: Vec::new(),
+            settled: Vec::new(),
             scratch: Vec::new(),
             unsettled: 0,
         })
@@ -78,7 +84,7 @@ impl Annotator {
 
     /// Gives the dissector a packet, from its IP header on.
     pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
-        let Some(dissector) = &mut self.dissector else { return };
+        let Some((dissector, _)) = &mut self.dissector else { return };
         let ip = as_on_the_wire(ip, event.ip_bytes, &mut self.scratch);
         dissector.inspect(event.uid, event.number, event.time_ns / MILLISECOND, ip);
     }
@@ -86,7 +92,7 @@ impl Annotator {
     /// Adds the processes to a flow that has ended. It comes back unless it waits for its verdict.
     pub fn annotate(&mut self, mut flow: Flow) -> Option<Flow> {
         flow.owners = self.owners(&flow);
-        let Some(dissector) = &mut self.dissector else { return Some(flow) };
+        let Some((dissector, _)) = &mut self.dissector else { return Some(flow) };
         let uid = flow.record.uid;
         dissector.finish(uid);
         self.order.push_back((Instant::now(), uid));
@@ -152,9 +158,12 @@ impl Annotator {
     /// Sends what is to be sent and takes what has come.
     pub fn exchange(&mut self) {
         self.hear();
-        let Some(dissector) = &mut self.dissector else { return };
+        let Some((dissector, settled)) = &mut self.dissector else { return };
         dissector.flush();
-        dissector.verdicts(&mut self.verdicts);
+        dissector.take(&mut self.verdicts, &mut self.settled);
+        for uid in self.settled.drain(..) {
+            settled.add(uid);
+        }
         for (uid, verdict) in self.verdicts.drain(..) {
             if let Some(mut flow) = self.waiting.remove(&uid) {
                 flow.layer7 = verdict.layer7;
@@ -195,7 +204,7 @@ impl Annotator {
 
     /// Dissecting processes that crashed, and that hung.
     pub fn dissectors_lost(&self) -> (u64, u64) {
-        if let Some(dissector) = &self.dissector {
+        if let Some((dissector, _)) = &self.dissector {
             let counters = dissector.counters();
             return (counters.crashes, counters.hangs);
         }

@@ -52,7 +52,7 @@ pub fn live(plan: &LivePlan, attached: Attached, stop: &AtomicBool) -> Result<()
     let Attached { sink, mut kernel } = attached;
     let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
     let mut stages = Stages {
-        annotator: Annotator::start(plan, ring)?,
+        annotator: Annotator::start(plan, ring, kernel.settled_flows()?)?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),

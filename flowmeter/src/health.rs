@@ -194,6 +194,7 @@ impl Report {
             "expiry_late": total.get(Counter::ExpiryLate),
             "splt_lost": total.get(Counter::SpltLost),
             "dissection_forwarded": total.get(Counter::Forwarded),
+            "dissection_withheld": total.get(Counter::Withheld),
             "dissector_crashes": self.dissectors_lost.0,
             "dissector_hangs": self.dissectors_lost.1,
             "dissection_lost": total.get(Counter::DissectionLost),

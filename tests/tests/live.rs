@@ -413,6 +413,42 @@ fn one_direction_alone_can_be_metered() -> Result<()> {
     Ok(())
 }
 
+/// DNS queries from one port, every 50 ms.
+const ASK_AGAIN: &str = "
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('10.9.0.1', 5555))
+for i in range(20):
+    s.sendto(bytes([i, 0]) + b'\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3www\\7example\\3org\\0\\0\\1\\0\\1', ('10.9.0.2', 53))
+    time.sleep(0.05)
+";
+
+#[test]
+fn what_tells_the_dissector_nothing_stays_in_the_kernel() -> Result<()> {
+    if !root::available("what_tells_the_dissector_nothing_stays_in_the_kernel")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let meter = Meter::start(&link.near, &["--n-dissections=20", WIRE])?;
+    link.near.python(ASK_AGAIN, &[])?;
+    let log = meter.stop()?;
+    log.check_balance()?;
+    let flow = log.the(|flow| flow["dst_port"] == 53)?;
+    ensure!(flow["application_name"] == "DNS" && flow["bidirectional_packets"] == 20);
+    // The first one settles the flow, and some more are on their way until that is known.
+    let [forwarded, withheld] =
+        ["dissection_forwarded", "dissection_withheld"].map(|name| number(&log.report, name));
+    ensure!(forwarded >= 1 && withheld >= 1, "{:#}", log.report);
+
+    let meter = Meter::start(&link.near, &["--n-dissections=20", WIRE])?;
+    transfer(&link, "10.9.0.2", "2000000")?;
+    let log = meter.stop()?;
+    log.check_balance()?;
+    // The acknowledgement that ends the handshake, if no other.
+    ensure!(number(&log.report, "dissection_withheld") >= 1, "{:#}", log.report);
+    Ok(())
+}
+
 #[test]
 fn names_applications_and_processes() -> Result<()> {
     if !root::available("names_applications_and_processes")? {

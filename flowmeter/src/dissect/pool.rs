@@ -103,7 +103,7 @@ impl Pool {
         worker.pending.packet(flow, 0, number, time_ms, ip);
     }
 
-    /// A flow ended, and its verdict is wanted. It comes with [`Pool::verdicts`], once; `None` if
+    /// A flow ended, and its verdict is wanted. It comes with [`Pool::take`], once; `None` if
     /// none of its packets arrived. After this the id may be used for another flow only once its
     /// verdict came.
     pub fn finish(&mut self, flow: u64) {
@@ -120,10 +120,11 @@ impl Pool {
         }
     }
 
-    /// Appends the verdicts that have come by now.
-    pub fn verdicts(&mut self, take: &mut Vec<(u64, Verdict)>) {
+    /// Appends the verdicts that have come by now, and the flows whose further packets change
+    /// nothing.
+    pub fn take(&mut self, verdicts: &mut Vec<(u64, Verdict)>, settled: &mut Vec<u64>) {
         for worker in &mut self.workers {
-            worker.receive(take);
+            worker.receive(verdicts, settled);
         }
     }
 
@@ -156,6 +157,9 @@ impl Pool {
 }
 
 type Verdicts = Vec<(u64, Verdict)>;
+
+/// What a worker has found out: verdicts, and settled flows.
+type News = (Verdicts, Vec<u64>);
 
 /// Written by a worker after every batch.
 #[derive(Debug, Default)]
@@ -199,7 +203,7 @@ struct Ends {
     batches: Sender<Batch>,
     /// Emptied batches, to be filled again.
     recycled: Receiver<Batch>,
-    verdicts: Receiver<Verdicts>,
+    news: Receiver<News>,
 }
 
 impl Worker {
@@ -207,7 +211,7 @@ impl Worker {
         let (batches, queue) = bounded(QUEUE);
         // Room for every batch there can be: one filled, one worked on, the rest in the queue.
         let (recycle, recycled) = bounded(QUEUE + 2);
-        let (answer, verdicts) = bounded(QUEUE);
+        let (answer, news) = bounded(QUEUE);
         let (report, ready) = bounded(1);
         let tally = Arc::new(Tally::default());
         let its_tally = Arc::clone(&tally);
@@ -229,7 +233,7 @@ impl Worker {
             .map_err(Error::Thread)?;
         ready.recv().map_err(|_| Error::Ended)??;
         Ok(Self {
-            ends: Some(Ends { batches, recycled, verdicts }),
+            ends: Some(Ends { batches, recycled, news }),
             thread: Some(thread),
             tally,
             pending: Batch::default(),
@@ -268,11 +272,12 @@ impl Worker {
     }
 
     /// Appends the verdicts that have come; those of a dead worker, all of them.
-    fn receive(&mut self, take: &mut Verdicts) {
+    fn receive(&mut self, take: &mut Verdicts, take_settled: &mut Vec<u64>) {
         if let Some(ends) = &self.ends {
             loop {
-                match ends.verdicts.try_recv() {
-                    Ok(verdicts) => {
+                match ends.news.try_recv() {
+                    Ok((verdicts, settled)) => {
+                        take_settled.extend(settled);
                         for (flow, _) in &verdicts {
                             self.owed.remove(flow);
                         }
@@ -318,7 +323,7 @@ struct Thread {
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Thread {
-    fn run(mut self, queue: &Receiver<Batch>, recycle: &Sender<Batch>, answer: &Sender<Verdicts>) {
+    fn run(mut self, queue: &Receiver<Batch>, recycle: &Sender<Batch>, answer: &Sender<News>) {
         loop {
             let mut back = Returned::default();
             match queue.recv_timeout(LOOK) {
@@ -333,7 +338,8 @@ impl Thread {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.count(&back);
-            if !back.verdicts.is_empty() && answer.send(back.verdicts).is_err() {
+            let has_news = !back.verdicts.is_empty() || !back.settled.is_empty();
+            if has_news && answer.send((back.verdicts, back.settled)).is_err() {
                 return;
             }
         }
@@ -371,7 +377,7 @@ mod tests {
         while got.len() < count {
             assert!(Instant::now() < deadline, "{} of {count} came", got.len());
             pool.flush();
-            pool.verdicts(&mut got);
+            pool.take(&mut got, &mut Vec::new());
             std::thread::yield_now();
         }
         got.sort_by_key(|(flow, _)| *flow);

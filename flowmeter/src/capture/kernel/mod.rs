@@ -11,6 +11,7 @@ mod log;
 mod maps;
 mod owners;
 pub mod probe;
+mod settled;
 mod sys;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use counters::{Balance, Tally};
 pub use interface::{Interface, Traffic};
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, SpltMap, Taken};
 pub use owners::{OwnerRing, SocketHook};
+pub use settled::SettledFlows;
 
 /// Where received packets are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +196,11 @@ impl Kernel {
     /// Takes the ring of packets for the dissector, once.
     pub fn packet_ring(&mut self) -> Result<PacketRing, Error> {
         PacketRing::take(&mut self.ebpf)
+    }
+
+    /// Takes the memory in which flows are noted that need no more dissection, once.
+    pub fn settled_flows(&mut self) -> Result<SettledFlows, Error> {
+        SettledFlows::take(&mut self.ebpf)
     }
 
     /// Takes the map of SPLT slots for flows of up to `packets`, once.
