@@ -21,7 +21,7 @@ use serde_json::Value;
 const METERING: [&str; 7] = [
     "--idle-timeout=1000000",
     "--active-timeout=1000000",
-    "--n-dissections=0",
+    "--n-dissections=20",
     "--statistical-analysis",
     "--splt-analysis=20",
     "--sequences",
@@ -76,7 +76,7 @@ fn live(path: &Path, frames: usize, ingress: &str) -> Result<Vec<Value>> {
             host.run("ip", &["link", "set", WIRE, "arp", "off", "mtu", &MTU.to_string()])?;
             host.run("sysctl", &["-qw", &format!("net.ipv6.conf.{WIRE}.disable_ipv6=1")])?;
         }
-        let options = ["--ingress", ingress, "--direction=ingress", WIRE];
+        let options = ["--ingress", ingress, "--direction=ingress", "--snapshot-length=4096", WIRE];
         let meter = Meter::start(&link.far, &[&METERING[..], &options].concat())?;
         let path = path.to_string_lossy();
         link.near.run("tcpreplay", &["-q", "-i", WIRE, "--pps", rate, &path])?;
@@ -102,7 +102,20 @@ fn is_time(column: &str) -> bool {
     ["_ms", "_ns", "timestamp"].iter().any(|part| column.contains(part))
 }
 
+/// What nDPI says. Offline it has a module for each part of the flows, live one, and what it learns
+/// from a flow about others stays in the module. Live it gets no packet past 4096 bytes.
+const DISSECTED: [&str; 6] = [
+    "application_name",
+    "application_category_name",
+    "application_is_guessed",
+    "application_confidence",
+    "user_agent",
+    "content_type",
+];
+
+/// Compares all columns; of those in [`DISSECTED`], 99 % must agree.
 fn compare(live: &[Value], offline: &[Value]) -> Result<()> {
+    let mut unlike = 0;
     let mut live: HashMap<String, &Value> = live.iter().map(|flow| (key(flow), flow)).collect();
     ensure!(live.len() == offline.len(), "{} flows live, {} offline", live.len(), offline.len());
     for theirs in offline {
@@ -113,6 +126,11 @@ fn compare(live: &[Value], offline: &[Value]) -> Result<()> {
                 continue;
             }
             let ours_value = &ours[column.as_str()];
+            if DISSECTED.contains(&column.as_str()) && ours_value != theirs_value {
+                println!("{column} of {}: {ours_value}, not {theirs_value}", key(theirs));
+                unlike += 1;
+                continue;
+            }
             ensure!(
                 ours_value == theirs_value,
                 "{column} of {}: {ours_value} live, {theirs_value} offline",
@@ -125,6 +143,7 @@ fn compare(live: &[Value], offline: &[Value]) -> Result<()> {
         ensure!(packets(ours) == packets(theirs));
         ensure!((duration(theirs) > 0.0) <= (duration(ours) > 0.0) || duration(theirs) < 100.0);
     }
+    ensure!(unlike * 100 <= offline.len() * DISSECTED.len(), "nDPI says so {unlike} times");
     Ok(())
 }
 
