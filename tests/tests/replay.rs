@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flowmeter_tests::captures::{Capture, conformance};
-use flowmeter_tests::meter::Meter;
+use flowmeter_tests::meter::{Meter, number};
 use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::packets::{icmp, sctp, tcp, udp};
 use flowmeter_tests::{program, root};
@@ -84,6 +84,9 @@ fn live(path: &Path, frames: usize, ingress: &str) -> Result<Vec<Value>> {
         log.check_balance()?;
         let seen = log.report["interfaces"][0]["ingress"]["seen"].as_u64();
         if seen == Some(frames as u64) {
+            let [forwarded, withheld] =
+                ["dissection_forwarded", "dissection_withheld"].map(|n| number(&log.report, n));
+            println!("{forwarded} packets for the dissector, {withheld} of no use to it");
             return Ok(log.flows);
         }
         println!("{seen:?} of {frames} frames arrived at {rate} a second");
