@@ -122,6 +122,11 @@ unsafe extern "C" {
     /// Ends the detection, guessing if need be. At most once a flow.
     pub fn fm_giveup(module: *mut Module, flow: *mut Flow);
 
+    /// Tells the flow of a host's name that nDPI missed, `length` bytes. Its application is then
+    /// the one nDPI knows the host by, if any. Nothing happens unless the flow is TLS, DTLS or
+    /// QUIC and has no name.
+    pub fn fm_name_host(module: *mut Module, flow: *mut Flow, host: *const c_char, length: usize);
+
     /// Fills `out` with what is known of the flow.
     pub fn fm_result(module: *mut Module, flow: *const Flow, out: *mut FlowResult);
 }

@@ -212,6 +212,24 @@ static int is_tls_like(const struct fm_flow *flow) {
          is(flow, NDPI_PROTOCOL_MAIL_IMAPS) || is(flow, NDPI_PROTOCOL_MAIL_POPS);
 }
 
+void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
+                  size_t length) {
+  if (flow->ndpi.host_server_name[0] != '\0' || !is_tls_like(flow)) return;
+  ndpi_protocol_match_result match;
+  memset(&match, 0, sizeof match);
+  int app = ndpi_match_string_subprotocol(module->ndpi, (char *)host, (u_int)length, &match);
+  /* What the name does not say was said by the address, which is the weaker word. */
+  if (MASTER(flow->protocol) != NDPI_PROTOCOL_UNKNOWN) {
+    APP(flow->protocol) = MASTER(flow->protocol);
+    MASTER(flow->protocol) = NDPI_PROTOCOL_UNKNOWN;
+  }
+  if (app > 0 && app != (int)APP(flow->protocol)) {
+    MASTER(flow->protocol) = APP(flow->protocol);
+    APP(flow->protocol) = (u_int16_t)app;
+    flow->protocol.category = match.protocol_category;
+  }
+}
+
 void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_result *out) {
   const struct ndpi_flow_struct *ndpi = &flow->ndpi;
   memset(out, 0, sizeof *out);

@@ -61,6 +61,11 @@ int fm_unknown(const struct fm_flow *flow);
 int fm_done(struct fm_module *module, struct fm_flow *flow);
 /* Ends the detection; may guess. */
 void fm_giveup(struct fm_module *module, struct fm_flow *flow);
+/* Tells the flow of the `length` bytes of a host's name that nDPI missed. The application is then
+ * the one that nDPI knows the host by, if any. Only of TLS, DTLS and QUIC, and only if nDPI has no
+ * name. */
+void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
+                  size_t length);
 void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_result *out);
 
 #endif

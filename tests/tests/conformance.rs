@@ -73,7 +73,7 @@ fn every_row_of_the_quirk_probes_is_nfstreams() -> Result<()> {
 
 /// The share of flows with NFStream's value, at least, by any nDPI from 4.2 on. NFStream has 5.0.
 const LAYER_7: [(&str, f64); 8] = [
-    ("application_name", 0.65),
+    ("application_name", 0.70),
     ("application_category_name", 0.65),
     ("application_is_guessed", 0.70),
     ("requested_server_name", 0.96),

@@ -83,14 +83,16 @@ impl Flow {
 
     /// The flow has ended: what was it?
     pub fn finish(self, module: &mut Module) -> Layer7 {
-        let mut layer7 = module.finish(self.ndpi);
+        let fingerprint = self.hello.finish();
+        let sni = fingerprint.as_ref().and_then(|fingerprint| fingerprint.sni.as_deref());
+        let mut layer7 = module.finish(self.ndpi, sni);
         // Names of hosts have no case; nDPI writes them in lower case.
         if let Some(host) = self.host
             && layer7.requested_server_name.is_empty()
         {
             layer7.requested_server_name = cut(host.to_lowercase(), MAX_NAME);
         }
-        if let Some(fingerprint) = self.hello.finish() {
+        if let Some(fingerprint) = fingerprint {
             add(&mut layer7, fingerprint);
         }
         layer7

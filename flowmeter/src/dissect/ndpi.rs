@@ -138,10 +138,17 @@ impl Module {
 
     /// The flow has ended: what was it? Gives up on it now if that was not done before.
     ///
-    /// A flow whose packets were all refused is `Unknown`.
-    pub fn finish(&mut self, mut flow: FlowState) -> Layer7 {
+    /// A flow whose packets were all refused is `Unknown`. `host` is the server's name in its
+    /// `ClientHello`, which tells the application if nDPI missed it.
+    pub fn finish(&mut self, mut flow: FlowState, host: Option<&str>) -> Layer7 {
         if !flow.completed {
             self.complete(&mut flow);
+        }
+        if let Some(host) = host {
+            let (module, handle) = (self.handle.as_ptr(), flow.handle.as_ptr());
+            // SAFETY: both handles live as long as their owners, which are borrowed mutably; the
+            // text has as many bytes.
+            unsafe { sys::fm_name_host(module, handle, host.as_ptr().cast(), host.len()) };
         }
         let mut result = MaybeUninit::<sys::FlowResult>::uninit();
         // SAFETY: both handles live as long as their owners, and `result` is of the size C
@@ -285,7 +292,7 @@ mod tests {
             let got = module.inspect(&mut flow, packet, u64::from(number), number);
             assert_ne!(got, Inspection::Refused, "packet {number}");
         }
-        module.finish(flow)
+        module.finish(flow, None)
     }
 
     #[test]
@@ -331,7 +338,7 @@ mod tests {
         let mut flow = flow(&module);
         module.inspect(&mut flow, &http_get(), 1, 4);
         module.inspect(&mut flow, &http_response(), 2, 6);
-        assert_eq!(module.finish(flow).content_type, "text/html");
+        assert_eq!(module.finish(flow, None).content_type, "text/html");
     }
 
     #[test]
@@ -361,7 +368,7 @@ mod tests {
         assert_eq!(module.inspect(&mut limited, &opaque(0xed), 2, 2), Inspection::Settled);
         module.inspect(&mut ended, &opaque(0xee), 3, 1);
         for flow in [limited, ended] {
-            let got = module.finish(flow);
+            let got = module.finish(flow, None);
             assert!(got.application_is_guessed, "{got:?}");
             assert_eq!(got.application_name, "TLS");
             assert_eq!(got.application_confidence, 1);
@@ -382,7 +389,7 @@ mod tests {
         for packet in [&[][..], &[0x45], &[0xff; 64], &hello[..hello.len() - 1]] {
             assert_eq!(module.inspect(&mut flow, packet, 1, 1), Inspection::Refused);
         }
-        let got = module.finish(flow);
+        let got = module.finish(flow, None);
         assert_eq!(got.application_name, "Unknown");
         assert_eq!(got.application_category_name, "Unspecified");
         assert_eq!(got.application_confidence, 0);
@@ -426,7 +433,7 @@ mod tests {
                 }
                 module.inspect(&mut flow, &packet, u64::from(number), number);
             }
-            module.finish(flow);
+            module.finish(flow, None);
         }
     }
 }

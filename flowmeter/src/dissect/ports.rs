@@ -68,7 +68,7 @@ impl Module {
 
     /// The flow has ended: what was it?
     #[expect(clippy::needless_pass_by_value, reason = "it ends here")]
-    pub fn finish(&mut self, flow: FlowState) -> Layer7 {
+    pub fn finish(&mut self, flow: FlowState, _host: Option<&str>) -> Layer7 {
         let protocol = flow.first.map(|first| first.layers.transport);
         let named = protocol.and_then(by_protocol).map(|name| (name, DISSECTED));
         let guessed = || {
@@ -195,7 +195,7 @@ mod tests {
         let mut module = Module::new(20).expect("it needs nothing");
         let mut flow = module.flow().expect("it needs nothing");
         assert_eq!(module.inspect(&mut flow, packet, 1, 1), Inspection::Wanting);
-        module.finish(flow)
+        module.finish(flow, None)
     }
 
     #[test]
