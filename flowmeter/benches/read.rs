@@ -131,6 +131,7 @@ fn per_flow(c: &mut Criterion) {
         sequences: 0,
         as_flowcontainer: false,
         dissection: true,
+        details: true,
         tunnels: true,
         visibility: false,
         extras: true,

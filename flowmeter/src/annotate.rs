@@ -237,6 +237,7 @@ fn dissector(plan: &LivePlan) -> Result<Option<Pool>, Error> {
         n_dissections: plan.knobs.n_dissections,
         threads: 1,
         max_flows: plan.max_flows as usize,
+        details: plan.details,
         containment: plan.containment.clone(),
     };
     Ok(Some(Pool::start(&options)?))

@@ -52,6 +52,8 @@ pub struct LivePlan {
     pub schema: Arc<Schema>,
     /// Where dissection runs.
     pub containment: Containment,
+    /// Whether it tells all it can.
+    pub details: bool,
     /// Whether the kernel programs' log messages are shown.
     pub log_bpf: bool,
 }
@@ -100,6 +102,8 @@ pub struct ReadPlan {
     pub n_meters: u16,
     /// Where dissection runs.
     pub containment: Containment,
+    /// Whether it tells all it can.
+    pub details: bool,
     /// The run ends after so many flows.
     pub max_nflows: Option<u64>,
     /// Where the flows go.

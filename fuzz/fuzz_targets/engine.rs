@@ -80,6 +80,7 @@ fuzz_target!(|data: &[u8]| {
         sequences: 20,
         as_flowcontainer: reading == Reading::Flowcontainer,
         dissection: true,
+        details: true,
         tunnels: bit(4),
         visibility: true,
         extras: true,

@@ -10,7 +10,7 @@
 //! about to lose its file system sets `TZ=UTC0` and calls `tzset` before that; the shim does not,
 //! as the environment is the process's own.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_uint};
 use std::marker::{PhantomData, PhantomPinned};
 
 /// An nDPI detection module with its tables and caches; some 5 to 10 MiB.
@@ -54,6 +54,24 @@ pub struct FlowResult {
     pub fingerprints: u8,
 }
 
+/// What else is known of a flow. Texts as above.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FlowDetails {
+    /// The issuer of the server's certificate, as `C=.., CN=..`.
+    pub issuer: [c_char; 512],
+    /// Its subject.
+    pub subject: [c_char; 512],
+    /// Bit n: the risk that [`fm_risk_name`] names.
+    pub risks: u64,
+    /// The score of all risks.
+    pub risk_score: u16,
+    /// `0x0303` is TLS 1.2; 0 if unknown.
+    pub tls_version: u16,
+    /// IANA's number of the cipher suite; 0 if unknown.
+    pub tls_cipher: u16,
+}
+
 /// JA4 and JA3S.
 pub const FINGERPRINTS_TLS: u8 = 1;
 /// HASSH of both.
@@ -87,6 +105,9 @@ unsafe extern "C" {
 
     /// `sizeof(struct fm_result)` as C sees it.
     pub safe fn fm_result_size() -> usize;
+
+    /// `sizeof(struct fm_details)` as C sees it.
+    pub safe fn fm_details_size() -> usize;
 
     /// A new module, or null. Takes tens of milliseconds; no two may run at the same time.
     ///
@@ -129,6 +150,16 @@ unsafe extern "C" {
 
     /// Fills `out` with what is known of the flow.
     pub fn fm_result(module: *mut Module, flow: *const Flow, out: *mut FlowResult);
+
+    /// Fills `out` with what else is known of the flow.
+    pub fn fm_details(flow: *const Flow, out: *mut FlowDetails);
+
+    /// nDPI's name of a risk: a static text ending with a NUL, or null if it has none.
+    pub safe fn fm_risk_name(risk: c_uint) -> *const c_char;
+
+    /// IANA's name of a cipher suite: a static text ending with a NUL, or null if nDPI does not
+    /// know it.
+    pub safe fn fm_cipher_name(cipher: c_uint) -> *const c_char;
 }
 
 #[cfg(test)]
@@ -138,6 +169,7 @@ mod tests {
     #[test]
     fn both_sides_see_the_same_result() {
         assert_eq!(size_of::<FlowResult>(), fm_result_size());
+        assert_eq!(size_of::<FlowDetails>(), fm_details_size());
     }
 
     #[test]

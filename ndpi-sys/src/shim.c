@@ -52,6 +52,8 @@ int fm_agreement(struct fm_agreement *out) {
 
 size_t fm_result_size(void) { return sizeof(struct fm_result); }
 
+size_t fm_details_size(void) { return sizeof(struct fm_details); }
+
 void fm_module_free(struct fm_module *module) {
   if (module == NULL) return;
   if (module->ndpi != NULL) ndpi_exit_detection_module(module->ndpi);
@@ -265,4 +267,34 @@ void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_r
     out->fingerprints = FM_FINGERPRINTS_DHCP;
     COPY_ARRAY(out->client_fingerprint, ndpi->protos.dhcp.fingerprint);
   }
+}
+
+void fm_details(const struct fm_flow *flow, struct fm_details *out) {
+  const struct ndpi_flow_struct *ndpi = &flow->ndpi;
+  memset(out, 0, sizeof *out);
+  u_int16_t client, server;
+  out->risks = ndpi->risk;
+  out->risk_score = ndpi_risk2score(ndpi->risk, &client, &server);
+  if (is_tls_like(flow)) {
+    out->tls_version = ndpi->protos.tls_quic.ssl_version;
+    out->tls_cipher = ndpi->protos.tls_quic.server_cipher;
+    COPY_STRING(out->issuer, ndpi->protos.tls_quic.issuerDN);
+    COPY_STRING(out->subject, ndpi->protos.tls_quic.subjectDN);
+  }
+}
+
+const char *fm_risk_name(unsigned risk) {
+  return risk < NDPI_MAX_RISK ? ndpi_risk2str((ndpi_risk_enum)risk) : NULL;
+}
+
+const char *fm_cipher_name(unsigned cipher) {
+  /* L: 4.6 writes what it does not know into the caller's buffer, 4.2 returns a text of its own. */
+#if NDPI_AT_LEAST(4, 6)
+  char unknown[8];
+  const char *name = ndpi_cipher2str(cipher, unknown);
+  if (name == unknown) return NULL;
+#else
+  const char *name = ndpi_cipher2str(cipher);
+#endif
+  return name != NULL && strncmp(name, "TLS_", 4) == 0 ? name : NULL;
 }

@@ -31,6 +31,16 @@ struct fm_result {
   uint8_t fingerprints; /* of which kind they are: an enum fm_fingerprints */
 };
 
+/* What else is known of a flow. */
+struct fm_details {
+  char issuer[512]; /* of the server's certificate, as "C=.., CN=.." */
+  char subject[512];
+  uint64_t risks; /* bit n: the risk that fm_risk_name(n) names */
+  uint16_t risk_score;
+  uint16_t tls_version; /* 0x0303 is TLS 1.2; 0 if unknown */
+  uint16_t tls_cipher;  /* IANA's number; 0 if unknown */
+};
+
 /* What this shim was compiled for, and what it runs with. */
 struct fm_agreement {
   uint32_t header_api, library_api;
@@ -43,6 +53,9 @@ const char *fm_version(void);
 int fm_agreement(struct fm_agreement *out);
 /* sizeof(struct fm_result), for a test of the caller's declaration. */
 size_t fm_result_size(void);
+
+/* sizeof(struct fm_details), likewise. */
+size_t fm_details_size(void);
 
 /* NULL on failure. Must not run beside another one. `licence` may be NULL; used from nDPI 6.0. */
 struct fm_module *fm_module_new(const char *licence);
@@ -67,5 +80,10 @@ void fm_giveup(struct fm_module *module, struct fm_flow *flow);
 void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
                   size_t length);
 void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_result *out);
+void fm_details(const struct fm_flow *flow, struct fm_details *out);
+/* nDPI's name of a risk, static; NULL if it has none. */
+const char *fm_risk_name(unsigned risk);
+/* IANA's name of a cipher suite, static; NULL if nDPI does not know it. */
+const char *fm_cipher_name(unsigned cipher);
 
 #endif

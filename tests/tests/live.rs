@@ -467,9 +467,15 @@ fn names_applications_and_processes() -> Result<()> {
     ensure!(made.success(), "openssl makes no certificate");
     let meter = Meter::start(
         &link.near,
-        &["--system-visibility-mode=1", "--system-visibility-poll-ms=50", WIRE],
+        &[
+            "--system-visibility-mode=1",
+            "--system-visibility-poll-ms=50",
+            "--group=l7-extended",
+            WIRE,
+        ],
     )?;
-    let tls = ["s_server", "-accept", "443", "-key", &key, "-cert", &cert, "-www"];
+    // TLS 1.2, which shows its certificate.
+    let tls = ["s_server", "-accept", "443", "-key", &key, "-cert", &cert, "-www", "-tls1_2"];
     let _tls = Server::start(&link.far, "openssl", &tls)?;
     let dns = [
         "-k",
@@ -526,6 +532,18 @@ print(os.getpid())
         .with_context(|| format!("no DNS flow in {:#?}", log.flows))?;
     ensure!(dns["application_name"].as_str().is_some_and(|n| n.starts_with("DNS")), "{dns:#}");
     ensure!(dns["requested_server_name"] == "www.example.org", "{dns:#}");
+    for (flow, column, wanted) in [
+        (tls, "tls_version", "TLSv1.2"),
+        (tls, "tls_subject_cn", "www.example.org"),
+        (tls, "tls_issuer_cn", "www.example.org"),
+        (dns, "dns_query", "www.example.org"),
+        (dns, "dns_query_type", "A"),
+        (dns, "dns_rcode", "NOERROR"),
+    ] {
+        ensure!(flow[column] == wanted, "{column} of {flow:#}");
+    }
+    ensure!(tls["tls_cipher"].as_str().is_some_and(|cipher| cipher.starts_with("TLS_ECDHE")));
+    ensure!(dns["dns_addresses"][0] == "10.9.0.2" && dns["http_method"].is_null(), "{dns:#}");
     let ours = log.the(|f| f["system_process_pid"] == pid)?;
     ensure!(ours["system_process_name"].as_str().is_some_and(|n| n.starts_with("python")));
     Ok(())

@@ -148,8 +148,10 @@ impl LiveArgs {
             ..self.meter.fields(MAX_LIVE_SPLT)
         })?;
         let containment = self.meter.containment()?;
+        let details = self.meter.details()?;
         Ok(LivePlan {
             containment,
+            details,
             interfaces: self.interfaces,
             knobs,
             max_flows: live.max_flows,

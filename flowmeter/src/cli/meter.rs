@@ -88,6 +88,12 @@ pub struct MeterArgs {
     #[arg(long, value_name = "DIR")]
     quarantine: Option<PathBuf>,
 
+    /// Add a group of columns: l7-extended has what TLS, DNS, HTTP and SSH tell in the clear, and
+    /// nDPI's risks.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',',
+        value_parser = choice(&[("l7-extended", More::Layer7)]))]
+    group: Vec<More>,
+
     /// Stop after so many flows; 0 for no limit.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
@@ -97,6 +103,12 @@ pub struct MeterArgs {
     #[arg(long, value_name = "UNIT", default_value = "ms",
         value_parser = choice(&[("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)]))]
     time_unit: TimeUnit,
+}
+
+/// A group of columns that is there only if asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    Layer7,
 }
 
 impl MeterArgs {
@@ -126,6 +138,7 @@ impl MeterArgs {
             sequences: self.sequences(longest),
             as_flowcontainer: false,
             dissection: self.n_dissections > 0,
+            details: self.group.contains(&More::Layer7),
             tunnels: !self.no_decode_tunnels,
             visibility: false,
             extras: true,
@@ -140,6 +153,15 @@ impl MeterArgs {
     /// Lists sequences whether asked for or not.
     pub fn with_sequences(&self) -> Self {
         Self { sequences: true, ..self.clone() }
+    }
+
+    /// Whether dissection is to tell all it can.
+    pub fn details(&self) -> Result<bool, Exit> {
+        let wanted = self.group.contains(&More::Layer7);
+        if wanted && self.n_dissections == 0 {
+            return Err(Exit::usage("--group l7-extended needs --n-dissections of 1 or more"));
+        }
+        Ok(wanted)
     }
 
     /// Where dissection runs.

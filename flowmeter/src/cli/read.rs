@@ -73,6 +73,7 @@ impl ReadArgs {
             bpf_filter: self.bpf_filter.clone(),
             n_meters: self.n_meters,
             containment: self.meter.containment()?,
+            details: self.meter.details()?,
             max_nflows: self.meter.max_nflows(),
             output: self.output.sink(self.files.first().map(PathBuf::as_path))?,
             schema: self.output.schema(fields)?,

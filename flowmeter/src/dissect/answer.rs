@@ -4,9 +4,12 @@
 //! counts. On its way from another process none of it is trusted: it must fit the batch it
 //! answers, and texts that are not UTF-8 are mended.
 
+use std::borrow::Cow;
+
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 use super::batch::Batch;
+use super::details::{self, Details, MAX_ADDRESSES};
 use super::flow::MAX_ALPN;
 use super::{Fingerprints, Layer7};
 
@@ -62,18 +65,24 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Fixed {
-    lengths: [u16; TEXTS],
+    lengths: [u16; TEXTS + DETAILS],
+    risk_score: u16,
+    http_status: u16,
     is_known: u8,
     is_guessed: u8,
     confidence: u8,
     /// [`Fingerprints`] by its place in [`KINDS`].
     fingerprints: u8,
+    has_details: u8,
+    reserved: u8,
 }
 
-const _: () = assert!(size_of::<Header>() == 48 && size_of::<Fixed>() == 24);
+const _: () = assert!(size_of::<Header>() == 48 && size_of::<Fixed>() == 56);
 
 /// Texts of a verdict.
 const TEXTS: usize = 10;
+/// Texts of its details.
+const DETAILS: usize = 13;
 
 /// Kinds of fingerprints.
 const KINDS: [Fingerprints; 4] =
@@ -81,7 +90,10 @@ const KINDS: [Fingerprints; 4] =
 
 /// Bytes of a verdict's texts at the most: the room they have in C, three bytes a character that
 /// had to be replaced; and ours.
-const MAX_TEXT: usize = 3 * (128 + 64 + 256 + 64 + 64 + 512 + 128) + 64 + 64 + MAX_ALPN;
+const MAX_TEXT: usize =
+    3 * (128 + 64 + 256 + 64 + 64 + 512 + 128) + 64 + 64 + MAX_ALPN + MAX_DETAILS;
+/// Of these, the details': nDPI's names of up to 64 risks, two names of 512 bytes in C, our texts.
+const MAX_DETAILS: usize = 64 * 256 + 2 * 3 * 512 + DETAILS * details::MAX_TEXT;
 
 /// An answer that does not fit its batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,8 +109,12 @@ impl Answer {
         }
         for verdict in &self.verdicts {
             let fixed = verdict.as_ref().map_or_else(Fixed::default, |layer7| Fixed {
-                lengths: texts(layer7).map(|text| text.len() as u16),
+                lengths: lengths(layer7),
+                risk_score: layer7.details.as_ref().map_or(0, |details| details.risk_score),
+                http_status: layer7.details.as_ref().map_or(0, |details| details.http_status),
+                has_details: layer7.details.is_some().into(),
                 is_known: 1,
+                reserved: 0,
                 is_guessed: layer7.application_is_guessed.into(),
                 confidence: layer7.application_confidence,
                 fingerprints: KINDS
@@ -109,8 +125,11 @@ impl Answer {
             out.extend_from_slice(fixed.as_bytes());
         }
         let before = out.len();
-        for text in self.verdicts.iter().flatten().flat_map(texts) {
-            out.extend_from_slice(text.as_bytes());
+        for layer7 in self.verdicts.iter().flatten() {
+            out.extend(texts(layer7).iter().flat_map(|text| text.bytes()));
+            if let Some(details) = &layer7.details {
+                out.extend(detailed(details).iter().flat_map(|text| text.bytes()));
+            }
         }
         let header = Header {
             counts: self.counts,
@@ -171,7 +190,7 @@ impl Fixed {
             *texts = rest;
             Ok(String::from_utf8_lossy(text).into_owned())
         };
-        Ok(Layer7 {
+        let mut layer7 = Layer7 {
             application_name: next(0)?,
             application_category_name: next(1)?,
             requested_server_name: next(2)?,
@@ -185,8 +204,62 @@ impl Fixed {
             fingerprints: KINDS.get(usize::from(self.fingerprints)).copied().unwrap_or_default(),
             application_is_guessed: self.is_guessed != 0,
             application_confidence: self.confidence,
-        })
+            details: None,
+        };
+        if self.has_details != 0 {
+            layer7.details = Some(Box::new(Details {
+                risks: split(&next(TEXTS)?, u64::BITS as usize),
+                tls_version: next(TEXTS + 1)?,
+                tls_cipher: next(TEXTS + 2)?,
+                tls_issuer_cn: next(TEXTS + 3)?,
+                tls_subject_cn: next(TEXTS + 4)?,
+                dns_query: next(TEXTS + 5)?,
+                dns_query_type: next(TEXTS + 6)?,
+                dns_rcode: next(TEXTS + 7)?,
+                dns_addresses: split(&next(TEXTS + 8)?, MAX_ADDRESSES),
+                http_method: next(TEXTS + 9)?,
+                http_url: next(TEXTS + 10)?,
+                ssh_client_banner: next(TEXTS + 11)?,
+                ssh_server_banner: next(TEXTS + 12)?,
+                risk_score: self.risk_score,
+                http_status: self.http_status,
+            }));
+        }
+        Ok(layer7)
     }
+}
+
+fn lengths(layer7: &Layer7) -> [u16; TEXTS + DETAILS] {
+    let mut lengths = [0; TEXTS + DETAILS];
+    let (own, more) = lengths.split_at_mut(TEXTS);
+    own.copy_from_slice(&texts(layer7).map(|text| text.len() as u16));
+    if let Some(details) = &layer7.details {
+        more.copy_from_slice(&detailed(details).map(|text| text.len() as u16));
+    }
+    lengths
+}
+
+/// The texts of details, in the order they are sent. Lists have a line for each.
+fn detailed(details: &Details) -> [Cow<'_, str>; DETAILS] {
+    [
+        details.risks.join("\n").into(),
+        (&details.tls_version).into(),
+        (&details.tls_cipher).into(),
+        (&details.tls_issuer_cn).into(),
+        (&details.tls_subject_cn).into(),
+        (&details.dns_query).into(),
+        (&details.dns_query_type).into(),
+        (&details.dns_rcode).into(),
+        details.dns_addresses.join("\n").into(),
+        (&details.http_method).into(),
+        (&details.http_url).into(),
+        (&details.ssh_client_banner).into(),
+        (&details.ssh_server_banner).into(),
+    ]
+}
+
+fn split(lines: &str, most: usize) -> Vec<String> {
+    lines.lines().take(most).map(str::to_owned).collect()
 }
 
 /// The texts of a verdict, in the order they are sent.
@@ -211,7 +284,7 @@ mod tests {
 
     use super::{Answer, Counts, Header, Misfit};
     use crate::dissect::batch::Batch;
-    use crate::dissect::{Fingerprints, Layer7};
+    use crate::dissect::{Details, Fingerprints, Layer7};
 
     fn answered() -> (Batch, Answer) {
         let mut batch = Batch::default();
@@ -225,6 +298,15 @@ mod tests {
             fingerprints: Fingerprints::Tls,
             application_is_guessed: true,
             application_confidence: 6,
+            details: Some(Box::new(Details {
+                risks: vec!["Obsolete TLS".into(), "Weak cipher".into()],
+                risk_score: 150,
+                tls_version: "TLSv1.0".into(),
+                dns_addresses: vec!["192.0.2.1".into(), "2001:db8::1".into()],
+                http_status: 404,
+                ssh_server_banner: "SSH-2.0-x".into(),
+                ..Details::default()
+            })),
             ..Layer7::default()
         };
         let counts = Counts { inspected: 1, ..Counts::default() };

@@ -21,6 +21,8 @@ pub struct Limits {
     /// The parts whose flows come here, as bits. Each has a module, so that what nDPI learns from
     /// one flow about others stays in its part.
     pub parts: u64,
+    /// Whether verdicts have [`Layer7::details`].
+    pub details: bool,
 }
 
 /// Modules, and the flows they know.
@@ -29,6 +31,7 @@ pub struct Dissector {
     flows: HashMap<u64, Known>,
     modules: Vec<Option<Module>>,
     max_flows: usize,
+    details: bool,
 }
 
 /// A flow under dissection, and its part, whose module it must not leave.
@@ -47,7 +50,12 @@ impl Dissector {
                 wanted.then(|| Module::new(limits.n_dissections)).transpose()
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { flows: HashMap::new(), modules, max_flows: limits.max_flows })
+        Ok(Self {
+            flows: HashMap::new(),
+            modules,
+            max_flows: limits.max_flows,
+            details: limits.details,
+        })
     }
 
     /// Does what a batch says.
@@ -82,7 +90,7 @@ impl Dissector {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if crowded => return None,
             Entry::Vacant(entry) => {
-                entry.insert(Known { part: message.part, flow: Flow::new(module)? })
+                entry.insert(Known { part: message.part, flow: Flow::new(module, self.details)? })
             }
         };
         // A state must not meet another module than its own.

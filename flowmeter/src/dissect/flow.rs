@@ -6,7 +6,7 @@
 use super::headers::{self, Transport};
 use super::hello::{Fingerprint, Hello};
 use super::ndpi::{FlowState, Module};
-use super::{Fingerprints, Layer7, ssdp};
+use super::{Fingerprints, Layer7, details, ssdp};
 
 /// Bytes of a server's name that are kept: as many as DNS allows.
 pub const MAX_NAME: usize = 255;
@@ -24,6 +24,8 @@ pub struct Flow {
     hello: Hello,
     /// Of SSDP.
     host: Option<Box<str>>,
+    /// What else is asked for.
+    details: Option<Box<details::Reader>>,
     is_settled: bool,
 }
 
@@ -40,8 +42,15 @@ pub enum Inspection {
 
 impl Flow {
     /// A new flow, to be used with this module only; none if memory ran out.
-    pub fn new(module: &Module) -> Option<Self> {
-        Some(Self { ndpi: module.flow()?, hello: Hello::default(), host: None, is_settled: false })
+    /// With `wants_details` its verdict has [`Layer7::details`].
+    pub fn new(module: &Module, wants_details: bool) -> Option<Self> {
+        Some(Self {
+            ndpi: module.flow()?,
+            hello: Hello::default(),
+            host: None,
+            details: wants_details.then(Box::default),
+            is_settled: false,
+        })
     }
 
     /// Looks at a packet: the `number`-th (from 1, counting both directions and those not shown to
@@ -74,6 +83,9 @@ impl Flow {
         let Some(sound) = headers::sound(ip) else { return };
         let Some(transport) = sound.transport() else { return };
         self.hello.transport(sound.source(), &transport);
+        if let Some(details) = &mut self.details {
+            details.packet(&sound, &transport);
+        }
         if let Transport::Udp { payload, .. } = transport
             && self.host.is_none()
         {
@@ -85,7 +97,9 @@ impl Flow {
     pub fn finish(self, module: &mut Module) -> Layer7 {
         let fingerprint = self.hello.finish();
         let sni = fingerprint.as_ref().and_then(|fingerprint| fingerprint.sni.as_deref());
-        let mut layer7 = module.finish(self.ndpi, sni);
+        let mut details = self.details.map(|reader| Box::new(reader.finish()));
+        let mut layer7 = module.finish(self.ndpi, sni, details.as_deref_mut());
+        layer7.details = details;
         // Names of hosts have no case; nDPI writes them in lower case.
         if let Some(host) = self.host
             && layer7.requested_server_name.is_empty()
@@ -122,7 +136,7 @@ fn add(layer7: &mut Layer7, fingerprint: Fingerprint) {
 }
 
 /// No more than so many bytes of a text that anybody may have sent.
-fn cut(mut text: String, most: usize) -> String {
+pub(super) fn cut(mut text: String, most: usize) -> String {
     text.truncate(text.floor_char_boundary(most));
     text
 }
@@ -140,7 +154,7 @@ mod tests {
 
     fn verdict(packets: &[Vec<u8>]) -> Layer7 {
         let mut module = module();
-        let mut flow = Flow::new(&module).expect("memory for a flow");
+        let mut flow = Flow::new(&module, false).expect("memory for a flow");
         for (packet, number) in packets.iter().zip(1..) {
             flow.inspect(&mut module, packet, u64::from(number), number);
         }
@@ -191,7 +205,7 @@ mod tests {
     #[test]
     fn a_settled_flow_stays_settled() {
         let mut module = Module::new(1).expect("nDPI starts, if it is built in");
-        let mut flow = Flow::new(&module).expect("memory for a flow");
+        let mut flow = Flow::new(&module, false).expect("memory for a flow");
         flow.inspect(&mut module, &dns_query(), 1, 1);
         assert_eq!(flow.inspect(&mut module, &tls_client_hello(), 2, 2), Inspection::Settled);
         assert_eq!(flow.finish(&mut module).ja4, "");

@@ -92,7 +92,6 @@ impl<'p> Sound<'p> {
     }
 
     /// The sender's port and the receiver's, if it is TCP or UDP.
-    #[cfg(not(feature = "ndpi"))]
     pub fn ports(&self) -> Option<[u16; 2]> {
         let ports = self.segment.first_chunk::<4>()?;
         let [s0, s1, d0, d1] = *ports;

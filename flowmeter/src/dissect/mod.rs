@@ -6,6 +6,7 @@
 mod answer;
 pub mod batch;
 pub mod contained;
+pub mod details;
 pub mod dissector;
 pub mod flow;
 mod headers;
@@ -20,6 +21,8 @@ mod samples;
 mod ssdp;
 
 use std::path::PathBuf;
+
+pub use details::Details;
 
 /// Layer-7 result of a flow: `NFStream`'s nine columns, and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct Layer7 {
     pub ja3: String,
     /// The application protocols in the `ClientHello`, with commas between; or empty.
     pub alpn: String,
+    /// What else is known, if that was asked for.
+    pub details: Option<Box<Details>>,
 }
 
 /// What nDPI's `client_fingerprint` and `server_fingerprint` are.

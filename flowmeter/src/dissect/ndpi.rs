@@ -14,7 +14,7 @@ use ndpi_sys as sys;
 
 use super::flow::Inspection;
 use super::headers::{self, Layers, Sound};
-use super::{Error, Fingerprints, Layer7};
+use super::{Details, Error, Fingerprints, Layer7};
 
 /// nDPI's tables and caches. Has some 5 MiB and takes some 30 ms to make.
 ///
@@ -140,7 +140,13 @@ impl Module {
     ///
     /// A flow whose packets were all refused is `Unknown`. `host` is the server's name in its
     /// `ClientHello`, which tells the application if nDPI missed it.
-    pub fn finish(&mut self, mut flow: FlowState, host: Option<&str>) -> Layer7 {
+    /// Adds to `details` what nDPI knows of them.
+    pub fn finish(
+        &mut self,
+        mut flow: FlowState,
+        host: Option<&str>,
+        details: Option<&mut Details>,
+    ) -> Layer7 {
         if !flow.completed {
             self.complete(&mut flow);
         }
@@ -149,6 +155,9 @@ impl Module {
             // SAFETY: both handles live as long as their owners, which are borrowed mutably; the
             // text has as many bytes.
             unsafe { sys::fm_name_host(module, handle, host.as_ptr().cast(), host.len()) };
+        }
+        if let Some(details) = details {
+            flow.add_to(details);
         }
         let mut result = MaybeUninit::<sys::FlowResult>::uninit();
         // SAFETY: both handles live as long as their owners, and `result` is of the size C
@@ -205,6 +214,56 @@ impl Drop for FlowState {
         // SAFETY: the handle came from fm_flow_new and is not used after this.
         unsafe { sys::fm_flow_free(self.handle.as_ptr()) };
     }
+}
+
+impl FlowState {
+    fn add_to(&self, details: &mut Details) {
+        let mut known = MaybeUninit::<sys::FlowDetails>::uninit();
+        // SAFETY: the handle lives as long as `self`, and `known` is of the size C expects, which
+        // a test of ndpi_sys compares.
+        unsafe { sys::fm_details(self.handle.as_ptr(), known.as_mut_ptr()) };
+        // SAFETY: fm_details fills all of it, starting with zeroes.
+        let known = unsafe { known.assume_init_ref() };
+        let risks = (0..u64::BITS).filter(|risk| known.risks >> risk & 1 == 1);
+        details.risks = risks.map(|risk| named(sys::fm_risk_name(risk), risk)).collect();
+        details.risk_score = known.risk_score;
+        if known.tls_version != 0 {
+            details.tls_version = tls_version(known.tls_version);
+        }
+        if known.tls_cipher != 0 {
+            let cipher = u32::from(known.tls_cipher);
+            details.tls_cipher = named(sys::fm_cipher_name(cipher), cipher);
+        }
+        details.tls_issuer_cn = common_name(&text(&known.issuer));
+        details.tls_subject_cn = common_name(&text(&known.subject));
+    }
+}
+
+/// A static text of C, or the number it should have named.
+fn named(name: *const c_char, number: u32) -> String {
+    if name.is_null() {
+        return number.to_string();
+    }
+    // SAFETY: not null, and static as the functions that give names promise.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+/// A version as it is on the wire (RFC 8446, section 4.1.2; RFC 9147, section 5.3).
+fn tls_version(number: u16) -> String {
+    match number {
+        0x0002 => "SSLv2".into(),
+        0x0300 => "SSLv3".into(),
+        0x0301..=0x0304 => format!("TLSv1.{}", number - 0x0301),
+        0xfeff => "DTLSv1.0".into(),
+        0xfefd => "DTLSv1.2".into(),
+        0xfefc => "DTLSv1.3".into(),
+        _ => format!("{number:#06x}"),
+    }
+}
+
+/// The value of `CN` in a name as nDPI writes it: `C=US, O=Example, CN=example.org`.
+fn common_name(name: &str) -> String {
+    name.split(", ").find_map(|part| part.strip_prefix("CN=")).unwrap_or_default().to_owned()
 }
 
 /// The right to make or free a module.
@@ -292,7 +351,7 @@ mod tests {
             let got = module.inspect(&mut flow, packet, u64::from(number), number);
             assert_ne!(got, Inspection::Refused, "packet {number}");
         }
-        module.finish(flow, None)
+        module.finish(flow, None, None)
     }
 
     #[test]
@@ -338,7 +397,7 @@ mod tests {
         let mut flow = flow(&module);
         module.inspect(&mut flow, &http_get(), 1, 4);
         module.inspect(&mut flow, &http_response(), 2, 6);
-        assert_eq!(module.finish(flow, None).content_type, "text/html");
+        assert_eq!(module.finish(flow, None, None).content_type, "text/html");
     }
 
     #[test]
@@ -368,11 +427,19 @@ mod tests {
         assert_eq!(module.inspect(&mut limited, &opaque(0xed), 2, 2), Inspection::Settled);
         module.inspect(&mut ended, &opaque(0xee), 3, 1);
         for flow in [limited, ended] {
-            let got = module.finish(flow, None);
+            let got = module.finish(flow, None, None);
             assert!(got.application_is_guessed, "{got:?}");
             assert_eq!(got.application_name, "TLS");
             assert_eq!(got.application_confidence, 1);
         }
+    }
+
+    #[test]
+    fn names_and_versions_are_read() {
+        assert_eq!(super::common_name("C=US, ST=California, CN=*.example.org"), "*.example.org");
+        assert_eq!(super::common_name("O=Example"), "");
+        let versions = [0x0303, 0x0304, 0xfefd, 0x7f1c].map(super::tls_version);
+        assert_eq!(versions, ["TLSv1.2", "TLSv1.3", "DTLSv1.2", "0x7f1c"]);
     }
 
     #[test]
@@ -389,7 +456,7 @@ mod tests {
         for packet in [&[][..], &[0x45], &[0xff; 64], &hello[..hello.len() - 1]] {
             assert_eq!(module.inspect(&mut flow, packet, 1, 1), Inspection::Refused);
         }
-        let got = module.finish(flow, None);
+        let got = module.finish(flow, None, None);
         assert_eq!(got.application_name, "Unknown");
         assert_eq!(got.application_category_name, "Unspecified");
         assert_eq!(got.application_confidence, 0);
@@ -433,7 +500,7 @@ mod tests {
                 }
                 module.inspect(&mut flow, &packet, u64::from(number), number);
             }
-            module.finish(flow, None);
+            module.finish(flow, None, None);
         }
     }
 }

@@ -74,7 +74,7 @@ impl Places {
 /// Starts a child and says how much Landlock denies it; everything else is in force if it starts.
 pub fn contained(user: User) -> Result<Landlock, Error> {
     let containment = Containment::Child { user, quarantine: None };
-    let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1 };
+    let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details: false };
     Ok(match Places::new(&containment)?.make(limits)? {
         Place::Apart(contained) => contained.landlock(),
         Place::Here(_) => Landlock::Absent,

@@ -39,6 +39,8 @@ pub struct Options {
     pub threads: usize,
     /// Flows under dissection at a time, over all workers; some 1.5 KB each.
     pub max_flows: usize,
+    /// Whether verdicts have [`Layer7::details`](super::Layer7::details).
+    pub details: bool,
     /// Where it is done.
     pub containment: Containment,
 }
@@ -79,7 +81,7 @@ impl Pool {
         let places = Places::new(&options.containment)?;
         let n_dissections = options.n_dissections;
         let max_flows = options.max_flows.div_ceil(threads);
-        let limits = Limits { n_dissections, max_flows, parts: 1 };
+        let limits = Limits { n_dissections, max_flows, parts: 1, details: options.details };
         let workers = (0..threads)
             .map(|index| Worker::start(index, places.clone(), limits))
             .collect::<Result<_, _>>()?;
@@ -366,7 +368,8 @@ mod tests {
 
     fn pool(threads: usize, max_flows: usize) -> Pool {
         let containment = Containment::InProcess;
-        let options = Options { n_dissections: 20, threads, max_flows, containment };
+        let options =
+            Options { n_dissections: 20, threads, max_flows, details: false, containment };
         Pool::start(&options).expect("nDPI is installed")
     }
 

@@ -5,7 +5,7 @@
 
 use super::flow::Inspection;
 use super::headers::{self, Layers};
-use super::{Error, Layer7};
+use super::{Details, Error, Layer7};
 
 /// Makes the states of flows.
 #[derive(Debug)]
@@ -68,7 +68,12 @@ impl Module {
 
     /// The flow has ended: what was it?
     #[expect(clippy::needless_pass_by_value, reason = "it ends here")]
-    pub fn finish(&mut self, flow: FlowState, _host: Option<&str>) -> Layer7 {
+    pub fn finish(
+        &mut self,
+        flow: FlowState,
+        _host: Option<&str>,
+        _details: Option<&mut Details>,
+    ) -> Layer7 {
         let protocol = flow.first.map(|first| first.layers.transport);
         let named = protocol.and_then(by_protocol).map(|name| (name, DISSECTED));
         let guessed = || {
@@ -195,7 +200,7 @@ mod tests {
         let mut module = Module::new(20).expect("it needs nothing");
         let mut flow = module.flow().expect("it needs nothing");
         assert_eq!(module.inspect(&mut flow, packet, 1, 1), Inspection::Wanting);
-        module.finish(flow, None)
+        module.finish(flow, None, None)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
 use crate::attribution::{Owner, Profile};
-use crate::dissect::{Fingerprints, Layer7};
+use crate::dissect::{Details, Fingerprints, Layer7};
 use crate::record::Side::{Both, Dst2Src, Src2Dst};
 use crate::record::{Moments, end_reason, expiration_id};
 
@@ -59,6 +59,8 @@ pub enum Group {
     Headers,
     /// Fingerprints under names of their own, and what else is in a `ClientHello`.
     Fingerprints,
+    /// What else is known of layer 7.
+    L7Extended,
     /// The processes at both ends.
     Owners,
     /// How the record falls short.
@@ -102,6 +104,7 @@ impl Group {
             Self::Sequences => options.sequences > 0,
             Self::Process => options.visibility,
             Self::Fingerprints => options.extras && options.dissection,
+            Self::L7Extended => options.dissection && options.details,
             Self::Owners => options.extras && options.visibility,
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
                 options.extras
@@ -124,6 +127,7 @@ impl Group {
             Self::Layers => "layers",
             Self::Headers => "headers",
             Self::Fingerprints => "fingerprints",
+            Self::L7Extended => "l7-extended",
             Self::Owners => "owners",
             Self::Marks => "marks",
         }
@@ -138,6 +142,7 @@ impl Group {
             Self::Splt => "with --splt-analysis",
             Self::Layer7 => "unless --n-dissections is 0",
             Self::Fingerprints => "unless --n-dissections is 0; not in NFStream",
+            Self::L7Extended => "with --group l7-extended; not in NFStream",
             Self::Sequences => "with --sequences",
             Self::Process | Self::Owners => "with --system-visibility-mode 1",
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
@@ -568,6 +573,15 @@ macro_rules! fingerprint {
     };
 }
 
+/// A text of [`Details`] that most flows do not have.
+macro_rules! detail {
+    ($name:ident, $doc:literal) => {
+        column!(stringify!($name), L7Extended, Text, "", $doc, |r| detail(r, |d| {
+            if d.$name.is_empty() { Value::Null } else { Value::Str(&d.$name) }
+        }))
+    };
+}
+
 /// The declaration of all columns, in order of emission.
 #[rustfmt::skip]
 pub static COLUMNS: &[&[Column]] = &[
@@ -694,6 +708,27 @@ pub static COLUMNS: &[&[Column]] = &[
             |l| &l.alpn),
     ],
     &[
+        column!("flow_risk", L7Extended, TextList, "", "nDPI's names of what is wrong with the flow; empty if nothing is.",
+            |r| detail(r, |d| Value::Texts(&d.risks))),
+        column!("flow_risk_score", L7Extended, Unsigned, "", "nDPI's score of all risks together; 0 without.",
+            |r| detail(r, |d| Value::U64(u64::from(d.risk_score)))),
+        detail!(tls_version, "Version of TLS, DTLS or QUIC's TLS as nDPI saw it: TLSv1.2. Null without."),
+        detail!(tls_cipher, "Cipher suite that the server chose, by its IANA name, or its number if nDPI does not know it. Null without."),
+        detail!(tls_issuer_cn, "Common name of the issuer of the server's certificate, as far as nDPI read it: up to TLS 1.2 it is in the clear. Null without."),
+        detail!(tls_subject_cn, "Common name of the subject of the server's certificate, likewise. Null without."),
+        detail!(dns_query, "Name in the first question of DNS, mDNS or LLMNR. Null without."),
+        detail!(dns_query_type, "Type of that question, as AAAA, or TYPE and a number (RFC 3597). Null without."),
+        detail!(dns_rcode, "Code of the first response, as NXDOMAIN. Null without."),
+        column!("dns_addresses", L7Extended, TextList, "", "IPv4 and IPv6 addresses in the first response, up to 16. Null for what is not DNS.",
+            |r| detail(r, |d| if d.dns_rcode.is_empty() { Value::Null } else { Value::Texts(&d.dns_addresses) })),
+        detail!(http_method, "Method of the first HTTP/1 request. Null without."),
+        detail!(http_url, "Host and target of that request: www.example.org/index.html; a target that has its host as it is. Null without."),
+        column!("http_status", L7Extended, Unsigned, "", "Status of the first HTTP/1 response. Null without.",
+            |r| detail(r, |d| if d.http_status == 0 { Value::Null } else { Value::U64(u64::from(d.http_status)) })),
+        detail!(ssh_client_banner, "Identification string of the SSH client (RFC 4253, section 4.2). Null without."),
+        detail!(ssh_server_banner, "Identification string of the SSH server. Null without."),
+    ],
+    &[
         column!("attribution_method", Owners, Text, "", "How the process at the local end was found: socket if the kernel told when it used its socket, procfs if a poll saw the socket, none if it is not known.",
             |r| Value::Str(r.flow.local_owner().map_or("none", |o| o.method.as_str()))),
         column!("attribution_origin", Owners, Text, "", "What is known of a flow without a process: kernel if the kernel itself answered, forwarded if this host sent packets of others, unknown. Null for flows with one.",
@@ -772,6 +807,11 @@ fn number(number: Option<u32>) -> Value<'static> {
 
 fn layer7<'a>(r: &Row<'a>, get: fn(&'a Layer7) -> Value<'a>) -> Value<'a> {
     r.flow.layer7.as_ref().map_or(Value::Null, get)
+}
+
+fn detail<'a>(r: &Row<'a>, get: fn(&'a Details) -> Value<'a>) -> Value<'a> {
+    let details = r.flow.layer7.as_ref().and_then(|layer7| layer7.details.as_deref());
+    details.map_or(Value::Null, get)
 }
 
 fn icmp(r: &Row, d: &Direction, get: fn(&Direction) -> u8) -> Value<'static> {

@@ -37,6 +37,8 @@ pub struct Options {
     pub as_flowcontainer: bool,
     /// Whether layer 7 was dissected.
     pub dissection: bool,
+    /// Whether there is more of layer 7: the group `l7-extended`.
+    pub details: bool,
     /// Whether tunnels were decoded.
     pub tunnels: bool,
     /// Whether flows were attributed to processes.

@@ -141,6 +141,7 @@ mod tests {
             sequences: 0,
             as_flowcontainer: false,
             dissection: true,
+            details: false,
             tunnels: true,
             visibility: false,
             extras: false,

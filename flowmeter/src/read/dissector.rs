@@ -11,6 +11,7 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::tally::mark;
 
 use crate::collector::pcap::{Rank, Share};
+use crate::config::ReadPlan;
 use crate::dissect;
 use crate::dissect::batch::Batch;
 use crate::dissect::contained::process::Returned;
@@ -43,12 +44,14 @@ pub struct Dissector {
 }
 
 impl Dissector {
-    pub fn new(n_dissections: u32, share: Share, places: &Places) -> Result<Self, dissect::Error> {
+    pub fn new(plan: &ReadPlan, share: Share, places: &Places) -> Result<Self, dissect::Error> {
+        let n_dissections = plan.knobs.n_dissections;
         let parts = (0..share.parts).filter(|part| share.has_part(*part));
         let limits = Limits {
             n_dissections,
             max_flows: u32::MAX as usize,
             parts: parts.map(|part| 1 << part).sum(),
+            details: plan.details,
         };
         let place = (n_dissections > 0).then(|| places.make(limits)).transpose()?;
         Ok(Self {

@@ -169,7 +169,7 @@ struct Stages<O> {
 
 impl<O: Output> Stages<O> {
     fn new(plan: &ReadPlan, share: Share, places: &Places, out: O) -> Result<Self, dissect::Error> {
-        let dissector = Dissector::new(plan.knobs.n_dissections, share, places)?;
+        let dissector = Dissector::new(plan, share, places)?;
         Ok(Self { dissector, wants_payload: plan.reading == Reading::Flowcontainer, out })
     }
 

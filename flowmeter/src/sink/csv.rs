@@ -81,6 +81,7 @@ mod tests {
             sequences: 0,
             as_flowcontainer: false,
             dissection: true,
+            details: true,
             tunnels: true,
             visibility: false,
             extras: true,

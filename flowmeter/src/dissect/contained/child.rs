@@ -34,12 +34,13 @@ pub struct Orders {
 
 impl Orders {
     /// As arguments.
-    pub fn to_args(self) -> [String; 6] {
-        let Limits { n_dissections, max_flows, parts } = self.limits;
+    pub fn to_args(self) -> [String; 7] {
+        let Limits { n_dissections, max_flows, parts, details } = self.limits;
         [
             n_dissections.to_string(),
             max_flows.to_string(),
             parts.to_string(),
+            details.to_string(),
             self.user.uid.to_string(),
             self.user.gid.to_string(),
             self.memory.to_string(),
@@ -54,6 +55,7 @@ impl Orders {
             n_dissections: next(&mut args)?,
             max_flows: next(&mut args)?,
             parts: next(&mut args)?,
+            details: next(&mut args)?,
         };
         let user = User { uid: next(&mut args)?, gid: next(&mut args)? };
         Some(Self { limits, user, memory: next(&mut args)? })
