@@ -47,6 +47,7 @@ const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 
 /// Files of `flowmeter` with `unsafe`.
 const UNSAFE: &[&str] = &[
+    "capture/kernel/settled.rs",
     "capture/kernel/sys.rs",
     "dissect/ndpi",
     "dissect/contained/sandbox.rs",
