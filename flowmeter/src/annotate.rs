@@ -18,6 +18,7 @@ use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict};
 use crate::record::Flow;
+use crate::table;
 
 /// Why annotation could not start.
 #[derive(Debug, Error)]
@@ -94,6 +95,12 @@ impl Annotator {
         flow.owners = self.owners(&flow);
         let Some((dissector, _)) = &mut self.dissector else { return Some(flow) };
         let uid = flow.record.uid;
+        if table::is_hosts(uid) {
+            // The kernel had no room for it, and sent no packet of it.
+            flow.record.marks |= mark::DISSECTION_LOST;
+            self.unsettled += 1;
+            return Some(flow);
+        }
         dissector.finish(uid);
         self.order.push_back((Instant::now(), uid));
         self.waiting.insert(uid, flow);

@@ -4,7 +4,6 @@
 //! packets' time; it is handed what the kernel saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
 use crate::health::{Books, HookWatch, Report};
 use crate::record::Flow;
+use crate::signals::Signals;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
 
@@ -29,6 +29,9 @@ pub enum Error {
     /// The log.
     #[error(transparent)]
     Sink(#[from] sink::Error),
+    /// There is nothing more to meter.
+    #[error("no interface is left to meter; what was metered is written")]
+    NoInterface,
     /// Dissector or attribution.
     #[error(transparent)]
     Annotate(#[from] crate::annotate::Error),
@@ -46,9 +49,9 @@ pub fn attach(plan: &LivePlan) -> Result<Attached, Error> {
     Ok(Attached { sink, kernel: Kernel::open(&plan.kernel())? })
 }
 
-/// Meters interfaces until `stop` is set or there are flows enough. All that is resident then is
-/// written.
-pub fn live(plan: &LivePlan, attached: Attached, stop: &AtomicBool) -> Result<(), Error> {
+/// Meters interfaces until it is asked to stop, there are flows enough, or no interface is left. All
+/// that is resident then is written.
+pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<(), Error> {
     let Attached { sink, mut kernel } = attached;
     let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
     let mut stages = Stages {
@@ -66,17 +69,59 @@ pub fn live(plan: &LivePlan, attached: Attached, stop: &AtomicBool) -> Result<()
     let mut hooks = HookWatch::default();
     log_start(collector.kernel());
 
-    while !stop.load(Ordering::Relaxed) && !stages.is_done() {
+    let mut gone = Gone::default();
+    while !signals.is_stopped() && !stages.is_done() && !gone.all {
+        if signals.wants_reopened() {
+            stages.sink.reopen()?;
+        }
         let events = collector.tick(&mut stages)?;
         stages.settle(Duration::from_secs(1))?;
         reports.make(&collector, &mut stages)?;
         warn_of_silent(&mut hooks, collector.kernel())?;
+        gone.look(collector.kernel());
         rest(events);
     }
     collector.finish(&mut stages)?;
     stages.settle_all()?;
     reports.last(&collector, &mut stages)?;
-    stages.close()
+    stages.close()?;
+    if gone.all { Err(Error::NoInterface) } else { Ok(()) }
+}
+
+/// Interfaces that have gone since they were attached to.
+struct Gone {
+    names: Vec<Arc<str>>,
+    all: bool,
+    next: Instant,
+}
+
+/// How often interfaces are looked up.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Default for Gone {
+    fn default() -> Self {
+        Self { names: Vec::new(), all: false, next: Instant::now() + LOOK }
+    }
+}
+
+impl Gone {
+    fn look(&mut self, kernel: &Kernel) {
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + LOOK;
+        for interface in kernel.interfaces.iter().filter(|interface| !interface.is_there()) {
+            if !self.names.contains(&interface.name) {
+                eprintln!(
+                    "flowmeter: warning: interface `{}` is gone; start flowmeter again to meter \
+                     another one of this name",
+                    interface.name
+                );
+                self.names.push(Arc::clone(&interface.name));
+            }
+        }
+        self.all = self.names.len() == kernel.interfaces.len();
+    }
 }
 
 /// What follows the collector.

@@ -3,6 +3,7 @@
 //! The modules stand in data order, from the packet to the line in the log; `engine` wires them.
 //! See `ARCHITECTURE.md`.
 
+pub mod signals;
 pub mod capture;
 pub mod table;
 pub mod collector;

@@ -30,6 +30,22 @@ pub fn conformance(test: &str) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(captures))
 }
 
+/// A capture of Ethernet frames, one every 50 µs.
+pub fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1] {
+        bytes.extend(field.to_le_bytes());
+    }
+    for (n, frame) in (0..).zip(frames) {
+        let (time_us, length) = (n * 50, frame.len() as u32);
+        for field in [1_700_000_000 + time_us / 1_000_000, time_us % 1_000_000, length, length] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(frame);
+    }
+    bytes
+}
+
 /// What a capture holds.
 #[derive(Debug, Default)]
 pub struct Capture {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -85,6 +85,11 @@ impl Meter {
     pub fn signal(&self, signal: i32) {
         // SAFETY: the child has not been waited for, so the pid is its own.
         unsafe { libc::kill(self.pid(), signal) };
+    }
+
+    /// Where it writes its flows.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// The flows written by now.

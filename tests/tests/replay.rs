@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use flowmeter_tests::captures::{Capture, conformance};
+use flowmeter_tests::captures::{Capture, conformance, pcap};
 use flowmeter_tests::meter::{Meter, number};
 use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::packets::{icmp, sctp, tcp, udp};
@@ -40,22 +40,6 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Writes the frames as a capture, one every 50 µs.
-fn write(path: &Path, frames: &[Vec<u8>]) -> Result<()> {
-    let mut bytes = Vec::new();
-    for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1] {
-        bytes.extend(field.to_le_bytes());
-    }
-    for (n, frame) in (0..).zip(frames) {
-        let (time_us, length) = (n * 50, frame.len() as u32);
-        for field in [1_700_000_000 + time_us / 1_000_000, time_us % 1_000_000, length, length] {
-            bytes.extend(field.to_le_bytes());
-        }
-        bytes.extend(frame);
-    }
-    Ok(fs::write(path, bytes)?)
 }
 
 fn offline(path: &Path) -> Result<Vec<Value>> {
@@ -153,7 +137,7 @@ fn compare(live: &[Value], offline: &[Value]) -> Result<()> {
 fn same_live_and_offline(test: &str, frames: &[Vec<u8>]) -> Result<()> {
     let path = std::env::temp_dir().join(format!("flowmeter-{test}-{}.pcap", std::process::id()));
     let scratch = Scratch(path);
-    write(&scratch.0, frames)?;
+    fs::write(&scratch.0, pcap(frames))?;
     let offline = offline(&scratch.0)?;
     for ingress in ["xdp", "tcx"] {
         let live = live(&scratch.0, frames.len(), ingress)?;

@@ -40,6 +40,8 @@ enum Task {
     },
     /// Build the kernel programs into target/bpf/flowmeter.o.
     Ebpf,
+    /// Set up and build flowmeter for speed; prints the program's path.
+    Build,
     /// Set up, build and run flowmeter: `cargo xtask run -- live eth0`.
     Run {
         /// Build quickly rather than for speed.
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Task::Ebpf => {
             setup::setup(Purpose::Run).and_then(|toolchain| ebpf::build(&toolchain)).map(drop)
         }
+        Task::Build => run::build(Profile::Release).map(|path| println!("{}", path.display())),
         Task::Run { debug, args } => {
             let profile = if debug { Profile::Debug } else { Profile::Release };
             run::run(profile, &args)

@@ -17,8 +17,8 @@ pub enum Profile {
     Release,
 }
 
-/// Sets up, builds, and becomes flowmeter.
-pub fn run(profile: Profile, args: &[String]) -> Result<()> {
+/// Sets up and builds flowmeter; returns the program.
+pub fn build(profile: Profile) -> Result<PathBuf> {
     let toolchain = setup::setup(Purpose::Run)?;
     let object = ebpf::build(&toolchain)?;
     let mut build = Command::new("cargo");
@@ -31,7 +31,12 @@ pub fn run(profile: Profile, args: &[String]) -> Result<()> {
         }
     };
     run_command(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", &object))?;
-    let binary = target_dir().join(folder).join("flowmeter");
+    Ok(target_dir().join(folder).join("flowmeter"))
+}
+
+/// Sets up, builds, and becomes flowmeter.
+pub fn run(profile: Profile, args: &[String]) -> Result<()> {
+    let binary = build(profile)?;
     let needs_root = args.first().is_some_and(|command| command == "live");
     let program = binary.to_string_lossy();
     let mut command =

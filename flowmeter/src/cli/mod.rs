@@ -81,6 +81,9 @@ impl Exit {
         if !error.use_stderr() {
             return Self { text, code: 0 };
         }
+        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            return Self { text, code: 2 };
+        }
         let mut message = one_line(&text);
         if let ErrorKind::UnknownArgument
         | ErrorKind::InvalidSubcommand
@@ -115,7 +118,7 @@ fn one_line(text: &str) -> String {
 
 /// A Linux host flow meter: bidirectional flows with process, application and statistics.
 #[derive(Parser)]
-#[command(name = "flowmeter", version, max_term_width = 100)]
+#[command(name = "flowmeter", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     action: Action,

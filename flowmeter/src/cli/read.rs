@@ -66,6 +66,13 @@ impl ReadArgs {
             as_flowcontainer,
             ..meter.fields(MAX_SEQUENCE)
         };
+        let output = self.output.sink(self.files.first().map(PathBuf::as_path))?;
+        if let Some(file) = self.files.iter().find(|file| output.would_overwrite(file)) {
+            return Err(Exit::usage(format_args!(
+                "--output: `{}` is one of the captures; name another file",
+                file.display()
+            )));
+        }
         Ok(ReadPlan {
             files: self.files.clone(),
             knobs,
@@ -75,7 +82,7 @@ impl ReadArgs {
             containment: self.meter.containment()?,
             details: self.meter.details()?,
             max_nflows: self.meter.max_nflows(),
-            output: self.output.sink(self.files.first().map(PathBuf::as_path))?,
+            output,
             schema: self.output.schema(fields)?,
         })
     }

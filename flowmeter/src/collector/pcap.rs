@@ -71,6 +71,10 @@ pub struct Tally {
     pub seen: u64,
     /// Frames metered.
     pub metered: u64,
+    /// Of these, the ones that are older than one before them, and count as being of its time.
+    pub late: u64,
+    /// By how much at the most; ns.
+    pub latest_ns: u64,
     /// Frames that the filter did not let through.
     pub filtered: u64,
     /// Frames that were not IP.
@@ -193,7 +197,8 @@ impl Intake {
             return None;
         }
         let mut packet = self.parse(frame)?;
-        let now_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());
+        let time_ns = frame.time_ns.max(0).cast_unsigned();
+        let now_ns = self.newest_ns.max(time_ns);
         let (mut key, from_high) = FlowKey::of(&packet, 0);
         if self.reading == Reading::Flowcontainer {
             let stream = self.streams.key(frame.bytes, &mut packet, &key, from_high, now_ns);
@@ -201,6 +206,10 @@ impl Intake {
             key = stream?;
         }
         self.tally.metered += 1;
+        if time_ns < now_ns {
+            self.tally.late += 1;
+            self.tally.latest_ns = self.tally.latest_ns.max(now_ns - time_ns);
+        }
         self.newest_ns = now_ns;
         Some(Found { frame: self.tally.seen, now_ns, key, from_high, packet })
     }

@@ -3,8 +3,9 @@
 //! In a folder, if there is one: a capture of raw IP packets for each batch, with a bound on their
 //! number, so that whoever can crash the dissector cannot fill the disk.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -24,7 +25,10 @@ pub struct Quarantine {
 impl Quarantine {
     /// Makes the folder if it is not there.
     pub fn new(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        // What is kept is users' payload.
+        if !folder.is_dir() {
+            fs::DirBuilder::new().mode(0o700).create(folder)?;
+        }
         Ok(Self { folder: folder.to_owned(), written: Mutex::new(0) })
     }
 
@@ -36,7 +40,10 @@ impl Quarantine {
         }
         let name = format!("dissection-{}-{written}.pcap", std::process::id());
         *written += 1;
-        let mut out = BufWriter::new(File::create(self.folder.join(name))?);
+        let path = self.folder.join(name);
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut out = BufWriter::new(file);
         write(batch, &mut out)?;
         out.flush()
     }

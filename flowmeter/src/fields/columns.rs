@@ -516,21 +516,21 @@ macro_rules! owner {
 macro_rules! process {
     ($prefix:literal, $which:ident, $whose:literal) => {
         &[
-            process!(@ $prefix, "process_exe", $which, Text, "", "Executable's path", $whose, |_, p| text(p.exe.as_deref())),
-            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of the executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256.get().map(String::as_str))),
-            process!(@ $prefix, "process_cmdline", $which, Text, "", "Command line, up to --max-cmdline", $whose, |_, p| text(p.cmdline.as_deref())),
-            process!(@ $prefix, "process_args", $which, TextList, "", "Arguments, up to --max-cmdline", $whose, |_, p| Value::Texts(&p.args)),
-            process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "Start since the epoch, to some 10 ms", $whose, |_, p| p.start_ms.map_or(Value::Null, Value::U64)),
-            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "Parent process", $whose, |o, p| number(p.parent.or(o.told.as_ref().map(|told| told.parent)))),
-            process!(@ $prefix, "process_parent_name", $which, Text, "", "Parent's name", $whose, |_, p| text(p.parent_name.as_deref())),
-            process!(@ $prefix, "process_uid", $which, Unsigned, "", "Effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().map(|told| told.uid)))),
-            process!(@ $prefix, "process_user", $which, Text, "", "User's name by /etc/passwd", $whose, |_, p| text(p.user.as_deref())),
-            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "User who logged in", $whose, |_, p| number(p.login_uid)),
-            process!(@ $prefix, "container_id", $which, Text, "", "Container's id or machine's name", $whose, |_, p| text(p.place.container.as_deref())),
+            process!(@ $prefix, "process_exe", $which, Text, "", "executable's path", $whose, |_, p| text(p.exe.as_deref())),
+            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of its executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256.get().map(String::as_str))),
+            process!(@ $prefix, "process_cmdline", $which, Text, "", "command line, up to --max-cmdline", $whose, |_, p| text(p.cmdline.as_deref())),
+            process!(@ $prefix, "process_args", $which, TextList, "", "arguments, up to --max-cmdline", $whose, |_, p| Value::Texts(&p.args)),
+            process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "start since the epoch, to some 10 ms", $whose, |_, p| p.start_ms.map_or(Value::Null, Value::U64)),
+            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "parent process", $whose, |o, p| number(p.parent.or(o.told.as_ref().map(|told| told.parent)))),
+            process!(@ $prefix, "process_parent_name", $which, Text, "", "parent's name", $whose, |_, p| text(p.parent_name.as_deref())),
+            process!(@ $prefix, "process_uid", $which, Unsigned, "", "effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().map(|told| told.uid)))),
+            process!(@ $prefix, "process_user", $which, Text, "", "user's name by /etc/passwd", $whose, |_, p| text(p.user.as_deref())),
+            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "user who logged in", $whose, |_, p| number(p.login_uid)),
+            process!(@ $prefix, "container_id", $which, Text, "", "container's id or machine's name", $whose, |_, p| text(p.place.container.as_deref())),
             process!(@ $prefix, "container_runtime", $which, Text, "", "docker, containerd, cri-o, podman, systemd-nspawn, or kubernetes if its engine is not told", $whose, |_, p| text(p.place.runtime)),
-            process!(@ $prefix, "pod_uid", $which, Text, "", "Kubernetes pod", $whose, |_, p| text(p.place.pod.as_deref())),
+            process!(@ $prefix, "pod_uid", $which, Text, "", "uid of its Kubernetes pod", $whose, |_, p| text(p.place.pod.as_deref())),
             process!(@ $prefix, "systemd_unit", $which, Text, "", "systemd unit", $whose, |_, p| text(p.place.unit.as_deref())),
-            process!(@ $prefix, "systemd_slice", $which, Text, "", "Innermost systemd slice", $whose, |_, p| text(p.place.slice.as_deref())),
+            process!(@ $prefix, "systemd_slice", $which, Text, "", "innermost systemd slice", $whose, |_, p| text(p.place.slice.as_deref())),
             process!(@ $prefix, "cgroup", $which, Text, "", "cgroup's path", $whose, |_, p| text(p.cgroup.as_deref())),
         ]
     };
@@ -540,7 +540,7 @@ macro_rules! process {
             Owners,
             $kind,
             $unit,
-            concat!($doc, " of the process at ", $whose, ". Null if unknown."),
+            concat!("Of the process at ", $whose, ": ", $doc, ". Null if unknown."),
             |r| process(r.flow.$which(), $get)
         )
     };
@@ -640,7 +640,7 @@ pub static COLUMNS: &[&[Column]] = &[
         layer7!(application_category_name, "Category of the application."),
         column!("application_is_guessed", Layer7, Unsigned, "", "1 if the application was guessed from addresses and ports alone.",
             |r| layer7(r, |l| Value::U64(u64::from(l.application_is_guessed)))),
-        column!("application_confidence", Layer7, Unsigned, "", "nDPI's confidence in the application, from 0 (unknown) to 6 (by full dissection).",
+        column!("application_confidence", Layer7, Unsigned, "", "How the application was found, in nDPI 5.0's numbers: 0 not at all, 1 by port, 2 by nDPI's filter rules, 3 by part of a dissection, 4 and 5 likewise and by what was learnt from other flows, 6 by dissection, 7 by address, 8 by aggressive guessing, 9 by a rule of the user's.",
             |r| layer7(r, |l| Value::U64(u64::from(l.application_confidence)))),
         layer7!(requested_server_name, "Name that the client asked for: TLS or QUIC server name, HTTP host, DNS query."),
         layer7!(client_fingerprint, "Fingerprint of the client: JA4 of TLS, DTLS and QUIC, HASSH of SSH, list of options of DHCP."),

@@ -119,7 +119,7 @@ impl Schema {
 
 fn find(name: &str) -> Result<&'static Column, UnknownColumn> {
     columns::all()
-        .find(|column| column.name == name)
+        .find(|column| column.name == name.trim())
         .ok_or_else(|| UnknownColumn::Unknown(name.to_owned()))
 }
 

@@ -8,6 +8,7 @@ mod progress;
 mod report;
 mod workers;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -25,6 +26,7 @@ use crate::config::ReadPlan;
 use crate::dissect;
 use crate::dissect::place::Places;
 use crate::record::Flow;
+use crate::signals::Signals;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
 
@@ -50,6 +52,9 @@ pub enum Error {
     /// A worker.
     #[error("failed to start a worker thread")]
     Thread(#[source] std::io::Error),
+    /// It was asked to stop.
+    #[error("interrupted; the flows of what was read until then are written")]
+    Interrupted,
     /// A worker panicked, which is a fault of this program; it has said where.
     #[error("a worker thread ended early")]
     Ended,
@@ -57,17 +62,26 @@ pub enum Error {
 
 /// Meters captures. A damaged one is metered as far as it can be read; the error comes when all
 /// that was metered is written.
-pub fn read(plan: &ReadPlan) -> Result<(), Error> {
+///
+/// Once it is asked to stop it reads no further, and writes what it has.
+pub fn read(plan: &ReadPlan, signals: &Arc<Signals>) -> Result<(), Error> {
     let parts = parts(plan);
-    let workers = if plan.n_meters == 0 {
-        thread::available_parallelism().map_or(1, |n| n.get() as u64)
-    } else {
-        u64::from(plan.n_meters)
+    let workers = match plan.n_meters {
+        // Whoever feeds it waits for rows, not for speed.
+        0 if is_stream(plan) => 1,
+        0 => thread::available_parallelism().map_or(1, |n| n.get() as u64),
+        n => u64::from(n),
     };
     match workers.min(parts) {
-        1 => alone(plan, parts),
-        workers => workers::read(plan, parts, workers),
+        1 => alone(plan, parts, signals)?,
+        workers => workers::read(plan, parts, workers, signals)?,
     }
+    // A stream has no other end.
+    if signals.is_stopped() && !is_stream(plan) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+fn is_stream(plan: &ReadPlan) -> bool {
+    plan.files.iter().any(|file| file == Path::new("-"))
 }
 
 /// Inputs up to this size have one nDPI module.
@@ -83,7 +97,7 @@ fn parts(plan: &ReadPlan) -> u64 {
 }
 
 /// Meters in this thread.
-fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
+fn alone(plan: &ReadPlan, parts: u64, signals: &Arc<Signals>) -> Result<(), Error> {
     let log = Log {
         sink: sink::open(plan.output.clone(), Arc::clone(&plan.schema))?,
         max_nflows: plan.max_nflows.unwrap_or(u64::MAX),
@@ -94,8 +108,17 @@ fn alone(plan: &ReadPlan, parts: u64) -> Result<(), Error> {
     let places = Places::new(&plan.containment)?;
     let mut stages = Stages::new(plan, share, &places, log)?;
     let mut collector = Collector::new(plan.knobs, plan.reading, share);
-    let (tally, damaged) = frames(plan, |found, ip| {
-        collector.packet(found, ip, &mut stages);
+    let is_stream = is_stream(plan);
+    let (tally, damaged) = frames(plan, signals, |seen| {
+        match seen {
+            Seen::Packet(found, ip) => collector.packet(found, ip, &mut stages),
+            // The next packet of a stream may be long in coming.
+            Seen::Drained if is_stream => {
+                stages.settle();
+                stages.out.flush();
+            }
+            Seen::Drained => {}
+        }
         // Those that wait for their verdicts will be written too.
         !stages.out.is_done(stages.dissector.waiting())
     })?;
@@ -115,11 +138,19 @@ fn dissectors_lost(places: &Places) -> (u64, u64) {
     (losses.crashes.load(Relaxed), losses.hangs.load(Relaxed))
 }
 
-/// Reads all files, and hands out the packets with their bytes, from the IP header on, as long as
-/// `see` wants more.
+/// What a reader of captures comes upon.
+enum Seen<'a> {
+    /// A packet, with its bytes from the IP header on.
+    Packet(&'a Found, &'a [u8]),
+    /// All that was read is seen; the next frame may have to be waited for.
+    Drained,
+}
+
+/// Reads all files, and hands out what is in them, as long as `see` wants more.
 fn frames(
     plan: &ReadPlan,
-    mut see: impl FnMut(&Found, &[u8]) -> bool,
+    signals: &Arc<Signals>,
+    mut see: impl FnMut(Seen<'_>) -> bool,
 ) -> Result<(Tally, Option<pcap::Error>), Error> {
     let filter = plan.bpf_filter.as_deref().map(Filter::new).transpose()?;
     let mut progress = Progress::of(plan);
@@ -127,20 +158,25 @@ fn frames(
     let mut damaged = None;
     let mut goes_on = true;
     for file in &plan.files {
-        let read = Capture::open(file, progress.counter()).and_then(|mut capture| {
-            let mut frame = |frame: Frame<'_>| {
-                if let Some(found) = intake.packet(&frame) {
+        let read = Capture::open(file, progress.counter(), signals).and_then(|mut capture| {
+            while goes_on {
+                let next = capture.next(|frame: Frame<'_>| {
+                    let Some(found) = intake.packet(&frame) else { return true };
                     let start = usize::from(found.packet.network_offset);
-                    goes_on = see(&found, frame.bytes.get(start..).unwrap_or_default());
-                }
-                goes_on
-            };
-            while let Some(true) = capture.next(&mut frame)? {
+                    see(Seen::Packet(&found, frame.bytes.get(start..).unwrap_or_default()))
+                });
+                let Some(is_wanted) = next? else { break };
+                goes_on = is_wanted && !signals.is_stopped();
                 progress.frame();
+                if capture.is_drained() {
+                    goes_on &= see(Seen::Drained);
+                }
             }
             Ok(())
         });
-        if let Err(e) = read {
+        if let Err(e) = read
+            && !signals.is_stopped()
+        {
             damaged.get_or_insert(e);
         }
         if !goes_on {
@@ -225,6 +261,14 @@ impl Log {
     /// `coming` flows will still be written.
     fn is_done(&self, coming: u64) -> bool {
         self.report.flows_written + coming >= self.max_nflows || self.failed.is_some()
+    }
+}
+
+impl Log {
+    fn flush(&mut self) {
+        if let Err(e) = self.sink.flush() {
+            self.failed.get_or_insert(e);
+        }
     }
 }
 

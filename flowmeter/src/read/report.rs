@@ -19,6 +19,9 @@ pub struct Report {
     pub dissectors_lost: (u64, u64),
 }
 
+/// Packets this late are not those of two queues of a NIC; ns.
+const NOTABLY_LATE_NS: u64 = 1_000_000_000;
+
 impl Report {
     /// A flow of so many packets was written.
     pub fn written(&mut self, packets: u64) {
@@ -31,8 +34,19 @@ impl Report {
         self.packets_withheld += packets;
     }
 
-    /// Prints the balance on standard error, as one line of JSON.
+    /// Prints the balance on standard error, as one line of JSON, if there was a frame.
     pub fn print(&self, tally: &Tally) {
+        if tally.seen == 0 {
+            return;
+        }
+        if tally.latest_ns > NOTABLY_LATE_NS {
+            eprintln!(
+                "flowmeter: warning: {} packets are older than those before them, by up to {} s, \
+                 and count as being of their time; give captures in the order of their times",
+                tally.late,
+                tally.latest_ns / 1_000_000_000
+            );
+        }
         eprintln!("{}", self.json(tally));
     }
 
@@ -46,6 +60,7 @@ impl Report {
             "packets_seen": tally.seen,
             "packets_processed": tally.metered,
             "packets_ignored": ignored,
+            "packets_late": tally.late,
             "flows_expired": self.flows_written,
             "packets_exported": self.packets_written,
             "packets_withheld": self.packets_withheld,

@@ -12,13 +12,14 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::report::Report;
-use super::{Error, Output, Stages, dissectors_lost, frames};
+use super::{Error, Output, Seen, Stages, dissectors_lost, frames};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};
 use crate::config::ReadPlan;
 use crate::dissect::place::Places;
 use crate::fields::value::Value;
 use crate::record::Flow;
+use crate::signals::Signals;
 use crate::sink::rows::Rows;
 use crate::sink::{self, Sink};
 
@@ -31,8 +32,14 @@ const PACKET_BYTES: usize = 1 << 20;
 const ROWS_QUEUE: usize = 16;
 /// Bytes of rows after which a batch is sent.
 const ROW_BYTES: usize = 128 * 1024;
+
 /// Meters with several workers, more than one.
-pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
+pub fn read(
+    plan: &ReadPlan,
+    parts: u64,
+    workers: u64,
+    signals: &Arc<Signals>,
+) -> Result<(), Error> {
     let mut sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
     let max_nflows = plan.max_nflows.unwrap_or(u64::MAX);
     let places = &Places::new(&plan.containment)?;
@@ -49,7 +56,7 @@ pub fn read(plan: &ReadPlan, parts: u64, workers: u64) -> Result<(), Error> {
             queues.push(queue);
             lanes.push(Lane { receiver: Some(receiver), rows: VecDeque::new(), ..Lane::default() });
         }
-        let reader = spawn(scope, "read".into(), move || find(plan, &queues, &recycled))?;
+        let reader = spawn(scope, "read".into(), move || find(plan, signals, &queues, &recycled))?;
         let merged = merge(&mut lanes, sink.as_mut(), max_nflows);
         // Whoever still has something to send learns that it is not wanted.
         drop(lanes);
@@ -86,6 +93,7 @@ struct Packets {
 /// The reader: finds packets, and sends them to all workers.
 fn find(
     plan: &ReadPlan,
+    signals: &Arc<Signals>,
     queues: &[Sender<Arc<Packets>>],
     recycled: &Receiver<Packets>,
 ) -> Result<(Tally, Option<pcap::Error>), Error> {
@@ -95,7 +103,8 @@ fn find(
         let batch = Arc::new(batch);
         queues.iter().all(|queue| queue.send(Arc::clone(&batch)).is_ok())
     };
-    let read = frames(plan, |found, ip| {
+    let read = frames(plan, signals, |seen| {
+        let Seen::Packet(found, ip) = seen else { return true };
         let start = batch.bytes.len();
         if wants_bytes {
             batch.bytes.extend_from_slice(ip);

@@ -12,8 +12,7 @@ use super::{Error, Format, Options, Sink};
 use crate::fields::Schema;
 use crate::record::Flow;
 
-/// A table of flows. As `NFStream`'s `to_csv`: an existing file is replaced, and without a flow
-/// there is no file.
+/// A table of flows. An existing file is replaced. Without a flow there is the header alone.
 pub struct Csv {
     rows: Rows,
     files: Files,
@@ -43,7 +42,16 @@ impl Sink for Csv {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
+        // The header stands even where no row does, and no old file is taken for this run's.
+        if !self.files.is_begun() {
+            let lines = self.files.current()?;
+            lines.line(|out| self.rows.header(out))?;
+        }
         self.files.flush()
+    }
+
+    fn reopen(&mut self) -> Result<(), Error> {
+        self.files.reopen()
     }
 }
 
@@ -51,7 +59,7 @@ impl Csv {
     /// The file for one more row, with its header.
     fn lines(&mut self) -> Result<(&mut Lines, &Rows), Error> {
         let (lines, is_new) = self.files.for_flow()?;
-        if is_new {
+        if is_new && lines.is_empty() {
             lines.line(|out| self.rows.header(out))?;
         }
         Ok((lines, &self.rows))
@@ -132,10 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn no_flow_no_file() {
+    fn without_a_flow_the_header_stands_alone() {
         let dir = scratch::Dir::new("empty");
-        write(options(dir.path("f.csv")), select(&["id"]), &[]);
-        assert!(!dir.path("f.csv").exists());
+        let path = dir.path("f.csv");
+        fs::write(&path, "an older run's").unwrap_or_else(|e| panic!("{e}"));
+        write(options(path.clone()), select(&["id"]), &[]);
+        assert_eq!(fs::read_to_string(path).ok().as_deref(), Some("id\r\n"));
     }
 
     #[test]

@@ -53,6 +53,24 @@ impl Files {
         }
     }
 
+    /// Whether a file was opened.
+    pub fn is_begun(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Opens the file anew if another one, or none, has its name now. Numbered ones need it not.
+    pub fn reopen(&mut self) -> Result<(), Error> {
+        let Destination::File(path) = &self.options.destination else { return Ok(()) };
+        let is_other = self.current.as_ref().is_some_and(|lines| !lines.is_at(path));
+        if is_other && self.options.flows_per_file.is_none() {
+            self.flush()?;
+            self.current = None;
+            self.flows = 0;
+            self.open()?;
+        }
+        Ok(())
+    }
+
     fn open(&mut self) -> Result<(), Error> {
         if self.current.is_some() {
             return Ok(());

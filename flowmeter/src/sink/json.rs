@@ -48,6 +48,10 @@ impl Sink for Json {
     fn flush(&mut self) -> Result<(), Error> {
         self.files.flush()
     }
+
+    fn reopen(&mut self) -> Result<(), Error> {
+        self.files.reopen()
+    }
 }
 
 #[cfg(test)]

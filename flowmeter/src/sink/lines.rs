@@ -1,8 +1,9 @@
 //! How do whole lines get into a file?
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{Destination, Error};
@@ -18,6 +19,7 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// Where lines end in `buffer`. Not every line feed ends one: CSV quotes some.
     ends: Vec<usize>,
+    has_written: bool,
 }
 
 /// What happens to a file's content.
@@ -49,7 +51,13 @@ impl Lines {
                 }
             }
         };
-        let mut lines = Self { file, name, buffer: Vec::with_capacity(2 * FULL), ends: Vec::new() };
+        let mut lines = Self {
+            file,
+            name,
+            buffer: Vec::with_capacity(2 * FULL),
+            ends: Vec::new(),
+            has_written: false,
+        };
         if let (Destination::File(path), Mode::Append) = (destination, mode)
             && ends_inside_line(path).unwrap_or(false)
         {
@@ -57,6 +65,21 @@ impl Lines {
             lines.buffer.push(b'\n');
         }
         Ok(lines)
+    }
+
+    /// Whether nothing was written, now or by somebody before.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && !self.has_written
+    }
+
+    /// Whether this is the file at a path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let same =
+            |ours: &Metadata, its: &Metadata| (ours.dev(), ours.ino()) == (its.dev(), its.ino());
+        match (self.file.metadata(), path.metadata()) {
+            (Ok(ours), Ok(its)) => same(&ours, &its),
+            _ => false,
+        }
     }
 
     /// Adds what `fill` appends, which is a whole line with its end.
@@ -86,6 +109,7 @@ impl Lines {
                 }
             }
         }
+        self.has_written |= written > 0;
         self.buffer.clear();
         self.ends.clear();
         Ok(())

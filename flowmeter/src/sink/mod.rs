@@ -8,7 +8,7 @@ pub mod rows;
 
 use std::io;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -33,6 +33,9 @@ pub trait Sink: Send {
 
     /// Hands all that was written to the operating system.
     fn flush(&mut self) -> Result<(), Error>;
+
+    /// Goes on in a new file if the one in use was renamed or removed.
+    fn reopen(&mut self) -> Result<(), Error>;
 }
 
 /// Where to, and how.
@@ -46,6 +49,18 @@ pub struct Options {
     pub flows_per_file: Option<NonZeroU64>,
     /// There are so many files; then the first is written again.
     pub rotate_files: Option<NonZeroU64>,
+}
+
+impl Options {
+    /// Whether a flow would be written into this file, under whatever name.
+    pub fn would_overwrite(&self, file: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        match &self.destination {
+            Destination::File(path) => path.is_file() && identity(path) == identity(file),
+            Destination::Stdout => false,
+        }
+    }
 }
 
 /// Where the lines go.

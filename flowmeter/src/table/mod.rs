@@ -90,6 +90,11 @@ const NONE: u32 = u32::MAX;
 /// Set in the uids of flows that the host began, which no kernel record has.
 const HOST_UID: u64 = 1 << 63;
 
+/// Whether the host began the flow with this uid, not the kernel.
+pub fn is_hosts(uid: u64) -> bool {
+    uid & HOST_UID != 0
+}
+
 impl<T: Default> Table<T> {
     /// A table without flows.
     pub fn new(knobs: Knobs, order: Order) -> Self {

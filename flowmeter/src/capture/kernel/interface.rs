@@ -49,9 +49,14 @@ impl Interface {
     pub fn traffic_since(&self) -> Traffic {
         let now = self.traffic();
         Traffic {
-            rx_packets: now.rx_packets.wrapping_sub(self.before.rx_packets),
-            tx_packets: now.tx_packets.wrapping_sub(self.before.tx_packets),
+            rx_packets: now.rx_packets.saturating_sub(self.before.rx_packets),
+            tx_packets: now.tx_packets.saturating_sub(self.before.tx_packets),
         }
+    }
+
+    /// Whether it still is what it was when the meter started: no other one has its name.
+    pub fn is_there(&self) -> bool {
+        index(&self.name) == Some(self.index)
     }
 
     /// Has the interface take packets for others too, until this value goes.
@@ -67,8 +72,7 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
     }
     let mut found: Vec<Interface> = Vec::with_capacity(names.len());
     for name in names {
-        let index = CString::new(name.as_str()).ok().and_then(|name| sys::interface_index(&name));
-        let index = index.ok_or_else(|| Error::NoInterface(name.clone()))?;
+        let index = index(name).ok_or_else(|| Error::NoInterface(name.clone()))?;
         if found.iter().any(|i| i.index == index) {
             return Err(Error::Twice(name.clone()));
         }
@@ -83,6 +87,10 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
         });
     }
     Ok(found)
+}
+
+fn index(name: &str) -> Option<u32> {
+    sys::interface_index(&CString::new(name).ok()?)
 }
 
 fn traffic(name: &str) -> Traffic {

@@ -41,9 +41,22 @@ const BPF_MAP_LOOKUP_BATCH: u32 = 24;
 /// Reads the value under its spin lock.
 const BPF_F_LOCK: u64 = 4;
 
-/// The folder of all processes' cgroup (v2), mounted for this descriptor alone: it need not be
-/// mounted anywhere, and need not be seen from here.
+/// The folder of all processes' cgroup (v2). Mounted for this descriptor alone, as it need not be
+/// mounted anywhere and need not be seen from here; or where it is mounted, for whoever may not.
 pub fn root_cgroup() -> io::Result<OwnedFd> {
+    own_cgroup_mount().or_else(|e| {
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        // Device, folder, type (fstab(5)); spaces in the folder are written as `\040`.
+        let mut fields = mounts.lines().map(|line| line.split(' '));
+        let folder = fields.find_map(|mut fields| {
+            let folder = fields.nth(1)?;
+            (fields.next() == Some("cgroup2")).then(|| folder.replace("\\040", " "))
+        });
+        Ok(std::fs::File::open(folder.ok_or(e)?)?.into())
+    })
+}
+
+fn own_cgroup_mount() -> io::Result<OwnedFd> {
     const FSOPEN_CLOEXEC: libc::c_uint = 1;
     const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
     const FSMOUNT_CLOEXEC: libc::c_uint = 1;

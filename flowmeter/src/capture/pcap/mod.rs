@@ -10,13 +10,18 @@ pub mod nfstream;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use thiserror::Error;
+
+use crate::signals::Signals;
 
 /// A frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -123,11 +128,18 @@ mod block {
 const BUFFER: usize = 1 << 18;
 
 impl Capture {
-    /// Opens a capture; `-` is standard input. gzip and zstd are recognised by their first bytes.
-    /// `counter` counts the bytes read, before decompression.
-    pub fn open(path: &Path, counter: Arc<AtomicU64>) -> Result<Self, Error> {
+    /// Opens a capture; `-` is standard input, which ends when the run is to end. gzip and zstd are
+    /// recognised by their first bytes. `counter` counts the bytes read, before decompression.
+    pub fn open(
+        path: &Path,
+        counter: Arc<AtomicU64>,
+        signals: &Arc<Signals>,
+    ) -> Result<Self, Error> {
         let input: Box<dyn Read + Send> = if path == Path::new("-") {
-            Box::new(io::stdin())
+            // Past std's own buffer, which `poll` does not know of.
+            let stdin = io::stdin().as_fd().try_clone_to_owned();
+            let stdin = stdin.map_err(|source| Error::Open { path: path.into(), source })?;
+            Box::new(Stdin { file: stdin.into(), signals: Arc::clone(signals) })
         } else {
             let file = File::open(path);
             Box::new(file.map_err(|source| Error::Open { path: path.into(), source })?)
@@ -138,7 +150,7 @@ impl Capture {
     /// A capture that comes from anywhere. Errors name `path`.
     pub fn from_input(path: &Path, mut input: impl Read + Send + 'static) -> Result<Self, Error> {
         let open = |source| Error::Open { path: path.into(), source };
-        let head = head(&mut input).map_err(open)?;
+        let head = at_most(&mut input, 4).map_err(open)?;
         let magic: [u8; 4] = head.first_chunk().copied().unwrap_or_default();
         let whole = io::Cursor::new(head).chain(input);
         let mut input: Box<dyn Read + Send> = match magic {
@@ -149,7 +161,7 @@ impl Capture {
             _ => Box::new(whole),
         };
         // The reader looks at what its first read gives, however little that is.
-        let start = self::head(&mut input).map_err(open)?;
+        let start = header(&mut input).map_err(open)?;
         let is_pcapng = start.starts_with(&SECTION);
         let reader = create_reader(BUFFER, io::Cursor::new(start).chain(input))
             .map_err(|_| Error::NotACapture { path: path.into() })?;
@@ -172,6 +184,12 @@ impl Capture {
     /// Bytes read, uncompressed.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether the next frame has to be waited for, as all that has come was handed out.
+    pub fn is_drained(&self) -> bool {
+        const RECORD_HEADER: usize = 16;
+        self.reader.data().len() < RECORD_HEADER
     }
 
     /// Hands the next frame to `see` and returns its answer; none at the end.
@@ -265,6 +283,32 @@ impl Capture {
     }
 }
 
+/// Standard input, until the run is to end.
+struct Stdin {
+    file: File,
+    signals: Arc<Signals>,
+}
+
+/// How often a silent input is left to see whether the run is to end; ns.
+const LOOK_NS: i64 = 100_000_000;
+
+impl Read for Stdin {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_NS };
+        loop {
+            if self.signals.is_stopped() {
+                return Ok(0);
+            }
+            let ready = poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&timeout));
+            match ready {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return self.file.read(to),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
 /// An input whose bytes are counted.
 struct Counted {
     input: Box<dyn Read + Send>,
@@ -289,11 +333,26 @@ fn failed<I>(error: &PcapError<I>, path: &Path, offset: u64) -> Error {
     }
 }
 
-/// The first bytes, enough for any file header.
-fn head(input: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(4096);
-    input.take(4096).read_to_end(&mut head)?;
-    Ok(head)
+/// The file's header, or pcapng's first section header, as far as it goes. A stream may have no more
+/// yet.
+fn header(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    const PCAP: u64 = 24;
+    let mut header = at_most(input, PCAP)?;
+    if let Some([s0, s1, s2, s3, l0, l1, l2, l3, order @ ..]) = header.first_chunk::<12>()
+        && [*s0, *s1, *s2, *s3] == SECTION
+    {
+        let is_big_endian = *order == [0x1a, 0x2b, 0x3c, 0x4d];
+        let word = if is_big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+        let length = u64::from(word([*l0, *l1, *l2, *l3])).min(BUFFER as u64);
+        header.extend(at_most(input, length.saturating_sub(PCAP))?);
+    }
+    Ok(header)
+}
+
+fn at_most(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    input.take(bytes).read_to_end(&mut read)?;
+    Ok(read)
 }
 
 /// The frame of a block, if it has one; notes what headers say.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope,
 };
@@ -75,11 +75,12 @@ fn ignore_signals() {
 }
 
 fn drop_identity(user: User) -> io::Result<()> {
-    // Fails without CAP_SETPCAP, as for an ordinary user, who has nothing to lose there.
-    let bounded = caps::clear(None, CapSet::Bounding);
-    // SAFETY: takes nothing.
-    if unsafe { libc::geteuid() } == 0 {
-        bounded.map_err(io::Error::other)?;
+    let has = caps::read(None, CapSet::Effective).map_err(io::Error::other)?;
+    // Whoever lacks these, an ordinary user or a root without capabilities, has nothing to lose.
+    if has.contains(&Capability::CAP_SETPCAP) {
+        caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
+    }
+    if has.contains(&Capability::CAP_SETUID) && has.contains(&Capability::CAP_SETGID) {
         // SAFETY: an empty list of groups.
         check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
         // SAFETY: takes numbers.
