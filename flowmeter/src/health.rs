@@ -175,8 +175,6 @@ impl Report {
         });
         json!({
             "type": "meter",
-            "sockets": sockets,
-            "processes": self.profiles.map(|(known, evicted)| json!({ "known": known, "evicted": evicted })),
             "time_ns": self.time_ns,
             "flows_expired": self.books.flows_written,
             "packets_processed": metered,
@@ -199,6 +197,10 @@ impl Report {
             "dissector_hangs": self.dissectors_lost.1,
             "dissection_lost": total.get(Counter::DissectionLost),
             "clock_step_ns": self.clock_step_ns,
+            "sockets": sockets,
+            "processes": self
+                .profiles
+                .map(|(known, evicted)| json!({ "known": known, "evicted": evicted })),
             "interfaces": interfaces
                 .map(|((name, hooks, traffic), tallies)| interface(name, hooks, *traffic, tallies))
                 .collect::<Vec<_>>(),

@@ -59,7 +59,8 @@ impl Report {
             "type": "meter",
             "packets_seen": tally.seen,
             "packets_processed": tally.metered,
-            "packets_ignored": ignored,
+            "packets_ignored": tally.ignored().map(|(_, n)| n).sum::<u64>(),
+            "packets_lost": 0,
             "packets_late": tally.late,
             "flows_expired": self.flows_written,
             "packets_exported": self.packets_written,
@@ -67,6 +68,7 @@ impl Report {
             "dissector_crashes": self.dissectors_lost.0,
             "dissector_hangs": self.dissectors_lost.1,
             "balance_error": missing.cast_signed(),
+            "ignored": ignored,
         })
     }
 }
