@@ -50,7 +50,8 @@ impl Places {
     }
 
     /// Makes a place, for use by this thread alone: a child ends with the thread that started it.
-    pub fn make(&self, limits: Limits) -> Result<Place, Error> {
+    /// With `has_spare` it goes on at once after a loss.
+    pub fn make(&self, limits: Limits, has_spare: bool) -> Result<Place, Error> {
         let Containment::Child { user, .. } = self.containment else {
             return Ok(Place::Here(Box::new(Dissector::new(&limits)?)));
         };
@@ -61,6 +62,7 @@ impl Places {
             orders: Orders { limits, user, memory: memory.min(MAX_MEMORY) },
             quarantine: self.quarantine.clone(),
             losses: Arc::clone(&self.losses),
+            has_spare,
         })?;
         Ok(Place::Apart(Box::new(contained)))
     }
@@ -75,7 +77,7 @@ impl Places {
 pub fn contained(user: User) -> Result<Landlock, Error> {
     let containment = Containment::Child { user, quarantine: None };
     let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details: false };
-    Ok(match Places::new(&containment)?.make(limits)? {
+    Ok(match Places::new(&containment)?.make(limits, false)? {
         Place::Apart(contained) => contained.landlock(),
         Place::Here(_) => Landlock::Absent,
     })

@@ -220,7 +220,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("dissect-{index}"))
             .spawn(move || {
-                let place = match places.make(limits) {
+                let place = match places.make(limits, true) {
                     Ok(place) => place,
                     Err(error) => {
                         let _ = report.send(Err(error));

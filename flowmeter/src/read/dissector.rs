@@ -53,7 +53,7 @@ impl Dissector {
             parts: parts.map(|part| 1 << part).sum(),
             details: plan.details,
         };
-        let place = (n_dissections > 0).then(|| places.make(limits)).transpose()?;
+        let place = (n_dissections > 0).then(|| places.make(limits, false)).transpose()?;
         Ok(Self {
             share,
             n_dissections,

@@ -1,8 +1,9 @@
 //! What does the parent know of a child, and when does it replace it?
 //!
 //! A child has at most one batch, which is kept until its answer came. A child that is gone, is
-//! stopped, answers nonsense, or computes for longer than the batch can take is killed, and
-//! another one started. The flows it had are lost to dissection, and only to that.
+//! stopped or asleep, answers nonsense, or computes for longer than the batch can take is killed, and
+//! another one takes its place: at once, if there is a spare. The flows it had are lost to
+//! dissection, and only to that.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -27,13 +28,20 @@ use crate::dissect::{Error, Verdict};
 
 /// How often a child that owes something is looked at.
 const LOOK: Duration = Duration::from_millis(10);
-/// Computing time of a batch at the most, with something for each message. A message takes some
-/// 10 µs at the worst.
-const BATCH: Duration = Duration::from_millis(50);
-const MESSAGE: Duration = Duration::from_micros(100);
-/// A child that neither computes nor answers has this long, in case the machine is overloaded; and
-/// one that starts.
+/// Computing time of a batch at the most, with something for each message. Most messages take some
+/// µs, few of them 20.
+const BATCH: Duration = Duration::from_millis(40);
+const MESSAGE: Duration = Duration::from_micros(40);
+/// A child that owes an answer and was asleep at so many looks in a row will not wake: all that it
+/// could wait for is there. One that is only waiting for its turn is not asleep.
+const ASLEEP: u32 = 3;
+/// A child that is kept from computing has this long, in case the machine is overloaded; and one
+/// that starts.
 const SILENCE: Duration = Duration::from_secs(10);
+/// If none can be started it is tried again after this time, and each time twice as long, up to a
+/// bound.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// What happened to the children of a run.
 #[derive(Debug, Default)]
@@ -55,14 +63,21 @@ pub struct Recipe {
     pub quarantine: Option<Arc<Quarantine>>,
     /// Where losses are counted.
     pub losses: Arc<Losses>,
+    /// Whether another child stands by, so that none is waited for.
+    pub has_spare: bool,
 }
 
 /// A dissector in a child process, whichever that is now.
 #[derive(Debug)]
 pub struct Contained {
     recipe: Recipe,
-    /// None if none could be started; that is tried again with the next batch.
+    /// None if none could be started.
     process: Option<Process>,
+    spare: Option<Starting>,
+    /// When the spare was looked at.
+    looked: Instant,
+    /// None could be started: when that is tried again, and how long that was waited for.
+    retry: Option<(Instant, Duration)>,
     /// The batch that is to be answered, and whether a child has it.
     given: Option<(Batch, bool)>,
     /// The flows under dissection, and whether a child died that had them.
@@ -88,8 +103,19 @@ pub struct Returned {
 impl Contained {
     /// Starts the first child, which takes some 30 ms for each part.
     pub fn start(recipe: Recipe) -> Result<Self, Error> {
-        let process = Some(Process::start(&recipe)?);
-        Ok(Self { recipe, process, given: None, held: HashMap::new(), reply: Vec::new() })
+        let process = Some(Starting::spawn(&recipe)?.ready()?);
+        let mut contained = Self {
+            recipe,
+            process,
+            spare: None,
+            looked: Instant::now(),
+            retry: None,
+            given: None,
+            held: HashMap::new(),
+            reply: Vec::new(),
+        };
+        contained.stand_by();
+        Ok(contained)
     }
 
     /// How much Landlock denies the child.
@@ -101,6 +127,7 @@ impl Contained {
     /// filled again.
     pub fn exchange(&mut self, batch: Batch, take: &mut Returned) -> Batch {
         let empty = self.collect(take);
+        self.look_at_spare();
         for (message, _) in batch.iter().filter(|(message, _)| !message.is_finish()) {
             self.held.entry(message.flow).or_insert(false);
         }
@@ -160,28 +187,89 @@ impl Contained {
     /// Replaces a child that ended while it had nothing to do.
     pub fn look(&mut self) {
         self.restart();
-        let fault = self.process.as_mut().and_then(Process::fault_at_rest);
+        self.look_at_spare();
+        let fault = self.process.as_mut().and_then(|process| fault_at_rest(&mut process.child.0));
         if let Some(fault) = fault.filter(|_| self.given.is_none()) {
             self.replace(fault, None);
         }
     }
 
+    /// Makes the spare the child, or starts one, unless that failed not long ago.
     fn restart(&mut self) {
-        if self.process.is_some() {
+        if self.process.is_some() || self.retry.is_some_and(|(at, _)| Instant::now() < at) {
             return;
         }
-        let losses = &self.recipe.losses;
-        match Process::start(&self.recipe) {
-            Ok(process) => self.process = Some(process),
-            Err(Error::Silent) => _ = losses.hangs.fetch_add(1, Relaxed),
-            Err(_) => _ = losses.crashes.fetch_add(1, Relaxed),
+        if let Some(spare) = self.spare.take() {
+            match spare.ready() {
+                Ok(process) => self.process = Some(process),
+                Err(e) => {
+                    self.count_start(&e);
+                }
+            }
+        }
+        if self.process.is_none() {
+            match Starting::spawn(&self.recipe).and_then(Starting::ready) {
+                Ok(process) => self.process = Some(process),
+                Err(e) => self.put_off(&e),
+            }
+        }
+        if self.process.is_some() {
+            self.retry = None;
+            self.stand_by();
         }
     }
 
-    fn replace(&mut self, fault: Fault, killed_by: Option<&Batch>) {
+    /// Counts a child that was lost while it started. One that could not be started, or says why it
+    /// does not work, was none.
+    fn count_start(&self, error: &Error) {
+        match error {
+            Error::Silent => self.count(Fault::Hangs),
+            Error::Ended => self.count(Fault::Ended),
+            _ => {}
+        }
+    }
+
+    fn put_off(&mut self, error: &Error) {
+        self.count_start(error);
+        let wait = match self.retry {
+            Some((_, before)) => (before * 2).min(LAST_RETRY),
+            None => FIRST_RETRY,
+        };
+        if self.retry.is_none() {
+            eprintln!("flowmeter: warning: no layer 7 until it can be dissected again: {error}");
+        }
+        self.retry = Some((Instant::now() + wait, wait));
+    }
+
+    fn stand_by(&mut self) {
+        if self.recipe.has_spare && self.spare.is_none() {
+            // If this fails there is none to stand by; when one is needed, it is tried again.
+            self.spare = Starting::spawn(&self.recipe).ok();
+        }
+    }
+
+    /// Replaces a spare that ended or was stopped.
+    fn look_at_spare(&mut self) {
+        if self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(fault) = self.spare.as_mut().and_then(|spare| fault_at_rest(&mut spare.child.0))
+        {
+            self.count(fault);
+            self.spare = None;
+            self.stand_by();
+        }
+    }
+
+    fn count(&self, fault: Fault) {
         let losses = &self.recipe.losses;
         let count = if fault == Fault::Ended { &losses.crashes } else { &losses.hangs };
         count.fetch_add(1, Relaxed);
+    }
+
+    fn replace(&mut self, fault: Fault, killed_by: Option<&Batch>) {
+        self.count(fault);
         self.held.values_mut().for_each(|is_lost| *is_lost = true);
         // Killed and waited for, before another one takes its memory.
         self.process = None;
@@ -211,16 +299,34 @@ impl Fault {
     }
 }
 
-/// A child. Killed and waited for with the value.
+/// A process, killed and waited for with the value.
+#[derive(Debug)]
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A child that was started and has not said that it is ready.
+#[derive(Debug)]
+struct Starting {
+    child: Killed,
+    socket: UnixStream,
+}
+
+/// A child that is ready.
 #[derive(Debug)]
 struct Process {
-    child: Child,
+    child: Killed,
     socket: UnixStream,
     landlock: Landlock,
 }
 
-impl Process {
-    fn start(recipe: &Recipe) -> Result<Self, Error> {
+impl Starting {
+    fn spawn(recipe: &Recipe) -> Result<Self, Error> {
         let start = || {
             let (socket, its) = UnixStream::pair()?;
             socket.set_read_timeout(Some(LOOK))?;
@@ -239,27 +345,34 @@ impl Process {
             if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
                 command.env("LD_LIBRARY_PATH", path);
             }
-            Ok((command.spawn()?, socket))
+            Ok(Self { child: Killed(command.spawn()?), socket })
         };
-        let (child, socket) = start().map_err(Error::Process)?;
-        let mut process = Self { child, socket, landlock: Landlock::Absent };
+        start().map_err(Error::Process)
+    }
+
+    /// Waits until it is ready: some 30 ms for each part after its start.
+    fn ready(mut self) -> Result<Process, Error> {
         let mut hello = Hello::new_zeroed();
-        let mut watch = Watch::new(&process.child, SILENCE);
-        receive(&mut process.socket, hello.as_mut_bytes(), &mut watch).map_err(|_| Error::Ended)?;
+        let mut watch = Watch::of_start(&self.child.0);
+        receive(&mut self.socket, hello.as_mut_bytes(), &mut watch)
+            .map_err(Fault::while_starting)?;
         if hello.magic != MAGIC {
             return Err(Error::Ended);
         }
         if hello.error_bytes > 0 {
             let mut text = vec![0; (hello.error_bytes as usize).min(MAX_ERROR)];
-            receive(&mut process.socket, &mut text, &mut watch).map_err(Fault::while_starting)?;
+            receive(&mut self.socket, &mut text, &mut watch).map_err(Fault::while_starting)?;
             return Err(Error::Child(String::from_utf8_lossy(&text).into_owned()));
         }
-        process.landlock = Landlock::from_number(hello.landlock);
-        Ok(process)
+        let landlock = Landlock::from_number(hello.landlock);
+        Ok(Process { child: self.child, socket: self.socket, landlock })
     }
+}
 
+impl Process {
     fn give(&mut self, batch: &Batch) -> Result<(), Fault> {
-        let mut watch = Watch::new(&self.child, BATCH);
+        let time = BATCH + MESSAGE * batch.messages.len() as u32;
+        let mut watch = Watch::of_batch(&self.child.0, time);
         let header = batch.header();
         for bytes in [header.as_bytes(), batch.messages.as_bytes(), &batch.bytes] {
             send(&mut self.socket, bytes, &mut watch)?;
@@ -269,7 +382,7 @@ impl Process {
 
     fn take(&mut self, batch: &Batch, reply: &mut Vec<u8>) -> Result<Answer, Fault> {
         let time = BATCH + MESSAGE * batch.messages.len() as u32;
-        let mut watch = Watch::new(&self.child, time);
+        let mut watch = Watch::of_batch(&self.child.0, time);
         let mut header = Header::default();
         receive(&mut self.socket, header.as_mut_bytes(), &mut watch)?;
         let length = header.body(batch).map_err(|_| Fault::Nonsense)?;
@@ -277,43 +390,57 @@ impl Process {
         receive(&mut self.socket, reply, &mut watch)?;
         Answer::decode(&header, reply).map_err(|_| Fault::Nonsense)
     }
+}
 
-    fn fault_at_rest(&mut self) -> Option<Fault> {
-        match self.child.try_wait() {
-            Ok(None) => State::of(&self.child)?.is_stopped.then_some(Fault::Hangs),
-            _ => Some(Fault::Ended),
-        }
+/// What is wrong with a child that has nothing to do.
+fn fault_at_rest(child: &mut Child) -> Option<Fault> {
+    match child.try_wait() {
+        Ok(None) => State::of(child.id())?.is_stopped.then_some(Fault::Hangs),
+        _ => Some(Fault::Ended),
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The watchdog over one batch.
+/// The watchdog over one batch, or over the start.
 struct Watch {
     pid: u32,
-    computing: Duration,
-    /// What the child had computed before.
+    /// Computing time at the most; none while it starts, when it may sleep too.
+    most: Option<Duration>,
+    /// What the child had computed at the first look.
     before: Option<Duration>,
+    /// What it had computed at the last look, and at how many in a row it was asleep.
+    last: Duration,
+    asleep: u32,
     since: Instant,
 }
 
 impl Watch {
-    fn new(child: &Child, computing: Duration) -> Self {
-        Self { pid: child.id(), computing, before: None, since: Instant::now() }
+    fn of_start(child: &Child) -> Self {
+        Self {
+            pid: child.id(),
+            most: None,
+            before: None,
+            last: Duration::ZERO,
+            asleep: 0,
+            since: Instant::now(),
+        }
+    }
+
+    fn of_batch(child: &Child, most: Duration) -> Self {
+        Self { most: Some(most), ..Self::of_start(child) }
     }
 
     /// Looks at a child that let [`LOOK`] pass. Counts from the first look on, so that what is
     /// answered soon costs nothing.
     fn look(&mut self) -> Result<(), Fault> {
         // Without /proc silence has to do.
-        if let Some(state) = State::of_pid(self.pid) {
+        if let Some(state) = State::of(self.pid) {
             let before = *self.before.get_or_insert(state.computed);
-            if state.is_stopped || state.computed.saturating_sub(before) > self.computing {
+            let computed = state.computed.saturating_sub(before);
+            let rests = state.is_asleep && state.computed == self.last;
+            self.asleep = if rests { self.asleep + 1 } else { 0 };
+            self.last = state.computed;
+            let hangs = self.most.is_some_and(|most| computed > most || self.asleep >= ASLEEP);
+            if state.is_stopped || hangs {
                 return Err(Fault::Hangs);
             }
         }
@@ -324,24 +451,28 @@ impl Watch {
 /// What the kernel says of a process.
 struct State {
     is_stopped: bool,
+    is_asleep: bool,
     computed: Duration,
 }
 
 impl State {
-    fn of(child: &Child) -> Option<Self> {
-        Self::of_pid(child.id())
-    }
-
     /// From `proc_pid_stat(5)`: the state is the field behind the name, the times are the 12th and
-    /// 13th after the name, in hundredths of a second.
-    fn of_pid(pid: u32) -> Option<Self> {
+    /// 13th after the name, in hundredths of a second. Where the kernel has `schedstat`, that has
+    /// the time in ns.
+    fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, behind) = stat.rsplit_once(") ")?;
         let mut fields = behind.split(' ');
-        let is_stopped = matches!(fields.next()?, "T" | "t");
+        let state = fields.next()?;
         let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
         let ticks = times.next()? + times.next()?;
-        Some(Self { is_stopped, computed: Duration::from_millis(ticks * 10) })
+        let ns = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+        let ns = ns.and_then(|text| text.split(' ').next()?.parse().ok());
+        Some(Self {
+            is_stopped: matches!(state, "T" | "t"),
+            is_asleep: state == "S",
+            computed: ns.map_or(Duration::from_millis(ticks * 10), Duration::from_nanos),
+        })
     }
 }
 
@@ -372,5 +503,112 @@ fn moved(result: io::Result<usize>, watch: &mut Watch) -> Result<usize, Fault> {
             Ok(0)
         }
         Err(_) => Err(Fault::Ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::dissect::User;
+    use crate::dissect::dissector::Limits;
+    use crate::dissect::samples::dns_query;
+
+    /// A child that says that it is ready, and then does as it is told in Python.
+    struct Fake(PathBuf);
+
+    impl Fake {
+        fn new(name: &str, then: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("flowmeter-{name}-{}", std::process::id()));
+            let script = format!(
+                "#!/usr/bin/python3\nimport os, struct, time\n\
+                 os.write(0, struct.pack('=IIII', {MAGIC}, 0, 2, 0))\n\
+                 os.read(0, 1)\n{then}\n"
+            );
+            fs::write(&path, script).unwrap_or_else(|e| panic!("{e}"));
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&path, mode).unwrap_or_else(|e| panic!("{e}"));
+            Self(path)
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn start(program: &Path) -> Contained {
+        let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details: false };
+        let recipe = Recipe {
+            program: program.to_owned(),
+            orders: Orders { limits, user: User::NOBODY, memory: 1 << 30 },
+            quarantine: None,
+            losses: Arc::default(),
+            has_spare: true,
+        };
+        Contained::start(recipe).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn losses(contained: &Contained) -> (u64, u64) {
+        let losses = &contained.recipe.losses;
+        (losses.crashes.load(Relaxed), losses.hangs.load(Relaxed))
+    }
+
+    /// Gives it a flow of one packet, and takes what comes back.
+    fn dissect(contained: &mut Contained) -> Returned {
+        let mut back = Returned::default();
+        let mut batch = Batch::default();
+        batch.packet(7, 0, 1, 1, &dns_query());
+        batch.finish(7);
+        contained.exchange(batch, &mut back);
+        contained.collect(&mut back);
+        back
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_replaced_long_before_the_silence_is_over() {
+        for (name, then) in [("spins", "while True: pass"), ("sleeps", "time.sleep(1000)")] {
+            let fake = Fake::new(name, then);
+            let mut contained = start(&fake.0);
+            let since = Instant::now();
+            let back = dissect(&mut contained);
+            println!("{name}: replaced in {:?}", since.elapsed());
+            assert!(since.elapsed() < SILENCE / 2, "{name}: {:?}", since.elapsed());
+            assert_eq!(back.verdicts, [(7, Verdict { layer7: None, is_lost: true })], "{name}");
+            assert_eq!((back.lost_packets, losses(&contained)), (1, (0, 1)), "{name}");
+            assert!(contained.process.is_some(), "{name}: there is another one");
+        }
+    }
+
+    #[test]
+    fn a_child_that_talks_nonsense_or_ends_is_replaced() {
+        for (name, then, expected) in
+            [("nonsense", "os.write(0, b'x' * 48)\ntime.sleep(1000)", (0, 1)), ("ends", "", (1, 0))]
+        {
+            let fake = Fake::new(name, then);
+            let mut contained = start(&fake.0);
+            assert!(dissect(&mut contained).verdicts[0].1.is_lost, "{name}");
+            assert_eq!(losses(&contained), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_none_can_be_started_it_is_not_tried_all_the_time() {
+        let fake = Fake::new("once", "");
+        let mut contained = start(&fake.0);
+        drop(fake);
+        contained.spare = None;
+        // The first one ends, and there is no other.
+        assert!(dissect(&mut contained).verdicts[0].1.is_lost);
+        let (at, wait) = contained.retry.unwrap_or_else(|| panic!("it was started"));
+        assert!(contained.process.is_none() && wait == FIRST_RETRY);
+        contained.look();
+        assert!(contained.retry == Some((at, wait)) || Instant::now() >= at);
+        assert!(dissect(&mut contained).verdicts[0].1.is_lost);
+        assert_eq!(losses(&contained), (1, 0), "what was not started is not lost");
     }
 }
