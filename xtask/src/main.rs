@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod ebpf;
 mod fuzz;
+mod mutate;
 mod run;
 mod setup;
 mod source;
@@ -76,6 +77,18 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         captures: Option<PathBuf>,
     },
+    /// Meter damaged packets, with the dissector and without, and compare.
+    Mutate {
+        /// How many packets, in millions.
+        #[arg(long, default_value_t = 50)]
+        millions: u64,
+        /// The same packets come of the same number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// A folder of captures to damage.
+        #[arg(long, value_name = "DIR")]
+        captures: PathBuf,
+    },
     /// Measure how fast it is.
     Bench {
         /// What to measure.
@@ -104,6 +117,7 @@ fn main() -> ExitCode {
         Task::Fuzz { target, minutes, captures } => {
             fuzz::fuzz(target.as_deref(), minutes, captures)
         }
+        Task::Mutate { millions, seed, captures } => mutate::mutate(millions, seed, &captures),
         Task::Bench { what } => setup::setup(Purpose::Run)
             .and_then(|toolchain| ebpf::build(&toolchain))
             .and_then(|_| bench::bench(&what)),

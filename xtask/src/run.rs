@@ -47,7 +47,7 @@ pub fn run(profile: Profile, args: &[String]) -> Result<()> {
 }
 
 /// Where cargo builds the workspace.
-fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
         None => root().join("target"),

@@ -6,6 +6,7 @@
 //! others does not depend on the number of workers.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::tally::mark;
@@ -29,6 +30,8 @@ const BATCH_MESSAGES: usize = 512;
 /// The dissector of one worker.
 pub struct Dissector {
     share: Share,
+    /// Where it counts.
+    places: Places,
     n_dissections: u32,
     /// None if nothing is to be dissected.
     place: Option<Place>,
@@ -56,6 +59,7 @@ impl Dissector {
         let place = (n_dissections > 0).then(|| places.make(limits, false)).transpose()?;
         Ok(Self {
             share,
+            places: places.clone(),
             n_dissections,
             place,
             batch: Batch::default(),
@@ -143,8 +147,16 @@ impl Dissector {
         }
     }
 
+    fn count(&mut self) {
+        let counts = std::mem::take(&mut self.back.counts);
+        let losses = self.places.losses();
+        losses.inspected.fetch_add(counts.inspected, Relaxed);
+        losses.refused.fetch_add(counts.refused, Relaxed);
+    }
+
     /// Moves on those at the front of the line that wait no longer.
     fn advance(&mut self) {
+        self.count();
         for flow in self.back.settled.drain(..) {
             if let Some(is_settled) = self.settled.get_mut(flow as usize) {
                 *is_settled = true;

@@ -10,7 +10,6 @@ mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use flowmeter_common::key::FlowKey;
@@ -127,15 +126,9 @@ fn alone(plan: &ReadPlan, parts: u64, signals: &Arc<Signals>) -> Result<(), Erro
     let mut log = stages.out;
     log.failed.take().map_or(Ok(()), Err)?;
     log.sink.flush()?;
-    log.report.dissectors_lost = dissectors_lost(&places);
+    log.report.dissected_by(&places);
     log.report.print(&tally);
     damaged.map_or(Ok(()), |e| Err(e.into()))
-}
-
-/// Dissecting processes that crashed, and that hung.
-fn dissectors_lost(places: &Places) -> (u64, u64) {
-    let losses = places.losses();
-    (losses.crashes.load(Relaxed), losses.hangs.load(Relaxed))
 }
 
 /// What a reader of captures comes upon.

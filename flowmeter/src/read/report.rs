@@ -2,9 +2,12 @@
 //!
 //! `seen = metered + ignored`, each with its reason, and `metered = exported + withheld`.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use serde_json::{Map, Value, json};
 
 use crate::collector::pcap::Tally;
+use crate::dissect::place::Places;
 
 /// What became of the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Report {
     pub packets_withheld: u64,
     /// Dissecting processes that crashed, and that hung.
     pub dissectors_lost: (u64, u64),
+    /// Packets that were dissected, and that were not as their headers lie about their length.
+    pub dissected: (u64, u64),
 }
 
 /// Packets this late are not those of two queues of a NIC; ns.
@@ -32,6 +37,14 @@ impl Report {
     /// A flow of so many packets was not.
     pub fn withheld(&mut self, packets: u64) {
         self.packets_withheld += packets;
+    }
+
+    /// Takes what happened in the dissectors.
+    pub fn dissected_by(&mut self, places: &Places) {
+        let losses = places.losses();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        self.dissectors_lost = (count(&losses.crashes), count(&losses.hangs));
+        self.dissected = (count(&losses.inspected), count(&losses.refused));
     }
 
     /// Prints the balance on standard error, as one line of JSON, if there was a frame.
@@ -65,6 +78,8 @@ impl Report {
             "flows_expired": self.flows_written,
             "packets_exported": self.packets_written,
             "packets_withheld": self.packets_withheld,
+            "packets_dissected": self.dissected.0,
+            "packets_refused": self.dissected.1,
             "dissector_crashes": self.dissectors_lost.0,
             "dissector_hangs": self.dissectors_lost.1,
             "balance_error": missing.cast_signed(),

@@ -12,7 +12,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::report::Report;
-use super::{Error, Output, Seen, Stages, dissectors_lost, frames};
+use super::{Error, Output, Seen, Stages, frames};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};
 use crate::config::ReadPlan;
@@ -69,7 +69,7 @@ pub fn read(
         if report.flows_written >= max_nflows {
             report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
         }
-        report.dissectors_lost = dissectors_lost(places);
+        report.dissected_by(places);
         report.print(&tally);
         damaged.map_or(Ok(()), |e| Err(e.into()))
     })

@@ -43,9 +43,13 @@ const SILENCE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
-/// What happened to the children of a run.
+/// What happened in the dissectors of a run.
 #[derive(Debug, Default)]
 pub struct Losses {
+    /// Packets dissected, or no longer needed.
+    pub inspected: AtomicU64,
+    /// Packets with headers that lie about their length, which were not.
+    pub refused: AtomicU64,
     /// Children that ended by themselves.
     pub crashes: AtomicU64,
     /// Children that were killed because they were stopped, took too long or answered nonsense.
