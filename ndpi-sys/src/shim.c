@@ -214,24 +214,6 @@ static int is_tls_like(const struct fm_flow *flow) {
          is(flow, NDPI_PROTOCOL_MAIL_IMAPS) || is(flow, NDPI_PROTOCOL_MAIL_POPS);
 }
 
-void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
-                  size_t length) {
-  if (flow->ndpi.host_server_name[0] != '\0' || !is_tls_like(flow)) return;
-  ndpi_protocol_match_result match;
-  memset(&match, 0, sizeof match);
-  int app = ndpi_match_string_subprotocol(module->ndpi, (char *)host, (u_int)length, &match);
-  /* What the name does not say was said by the address, which is the weaker word. */
-  if (MASTER(flow->protocol) != NDPI_PROTOCOL_UNKNOWN) {
-    APP(flow->protocol) = MASTER(flow->protocol);
-    MASTER(flow->protocol) = NDPI_PROTOCOL_UNKNOWN;
-  }
-  if (app > 0 && app != (int)APP(flow->protocol)) {
-    MASTER(flow->protocol) = APP(flow->protocol);
-    APP(flow->protocol) = (u_int16_t)app;
-    flow->protocol.category = match.protocol_category;
-  }
-}
-
 void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_result *out) {
   const struct ndpi_flow_struct *ndpi = &flow->ndpi;
   memset(out, 0, sizeof *out);
@@ -269,6 +251,43 @@ void fm_result(struct fm_module *module, const struct fm_flow *flow, struct fm_r
   }
 }
 
+/* M: what few columns need, and a version that is not known may lack. */
+#ifdef FM_ESSENTIAL
+
+void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
+                  size_t length) {
+  (void)module, (void)flow, (void)host, (void)length;
+}
+
+void fm_details(const struct fm_flow *flow, struct fm_details *out) {
+  (void)flow;
+  memset(out, 0, sizeof *out);
+}
+
+const char *fm_risk_name(unsigned risk) { return (void)risk, NULL; }
+
+const char *fm_cipher_name(unsigned cipher) { return (void)cipher, NULL; }
+
+#else
+
+void fm_name_host(struct fm_module *module, struct fm_flow *flow, const char *host,
+                  size_t length) {
+  if (flow->ndpi.host_server_name[0] != '\0' || !is_tls_like(flow)) return;
+  ndpi_protocol_match_result match;
+  memset(&match, 0, sizeof match);
+  int app = ndpi_match_string_subprotocol(module->ndpi, (char *)host, (u_int)length, &match);
+  /* What the name does not say was said by the address, which is the weaker word. */
+  if (MASTER(flow->protocol) != NDPI_PROTOCOL_UNKNOWN) {
+    APP(flow->protocol) = MASTER(flow->protocol);
+    MASTER(flow->protocol) = NDPI_PROTOCOL_UNKNOWN;
+  }
+  if (app > 0 && app != (int)APP(flow->protocol)) {
+    MASTER(flow->protocol) = APP(flow->protocol);
+    APP(flow->protocol) = (u_int16_t)app;
+    flow->protocol.category = match.protocol_category;
+  }
+}
+
 void fm_details(const struct fm_flow *flow, struct fm_details *out) {
   const struct ndpi_flow_struct *ndpi = &flow->ndpi;
   memset(out, 0, sizeof *out);
@@ -298,3 +317,5 @@ const char *fm_cipher_name(unsigned cipher) {
 #endif
   return name != NULL && strncmp(name, "TLS_", 4) == 0 ? name : NULL;
 }
+
+#endif

@@ -100,10 +100,9 @@ impl Flow {
         let mut details = self.details.map(|reader| Box::new(reader.finish()));
         let mut layer7 = module.finish(self.ndpi, sni, details.as_deref_mut());
         layer7.details = details;
-        // Names of hosts have no case; nDPI writes them in lower case.
-        if let Some(host) = self.host
-            && layer7.requested_server_name.is_empty()
-        {
+        // Names of hosts have no case; nDPI writes them in lower case. Between 4.4 and 5.0 it adds
+        // the port.
+        if let Some(host) = self.host {
             layer7.requested_server_name = cut(host.to_lowercase(), MAX_NAME);
         }
         if let Some(fingerprint) = fingerprint {
