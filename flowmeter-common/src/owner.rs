@@ -30,6 +30,11 @@ pub struct OwnerEvent {
     pub start_ns: u64,
     /// The process's cgroup (v2): the inode of its folder.
     pub cgroup: u64,
+    /// The socket's network namespace, which need not be its process's (`SO_NETNS_COOKIE`); 0 if
+    /// unknown.
+    pub netns: u64,
+    /// [`OwnerCounters::lost`] when it happened.
+    pub lost: u64,
     /// The socket's address, as in [`crate::packet::Packet::src`]; zeros while there is none.
     pub local: Address,
     /// The peer's; zeros if the socket has none of its own.
@@ -54,17 +59,13 @@ pub struct OwnerEvent {
     pub kind: u8,
     /// Zero.
     pub reserved: u8,
-    /// The process's network namespace (the inode of `/proc/PID/ns/net`); 0 if unknown.
-    pub netns: u32,
-    /// Zero.
-    pub reserved_end: u32,
     /// The thread's name, at most 15 bytes and a zero.
     pub thread: [u8; 16],
     /// The name of the thread group's leader: the process's.
     pub name: [u8; 16],
 }
 
-const _: () = assert!(size_of::<OwnerEvent>() == 128);
+const _: () = assert!(size_of::<OwnerEvent>() == 136);
 
 /// What became of sockets' events, counted by the kernel.
 #[derive(

@@ -14,7 +14,7 @@ use aya_ebpf::macros::btf_map;
 use flowmeter_common::owner::HEARD;
 use flowmeter_common::packet::{Address, ipv4_address};
 
-use crate::owner::{Kept, emit, join, kept, unkept};
+use crate::owner::{Kept, emit, join, kept, namespace, unkept};
 
 /// A peer of a socket.
 #[repr(C)]
@@ -77,9 +77,8 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
     if unsafe { PEERS.get(&peer) }.is_some_and(|told| *told == user) {
         return;
     }
-    // Without room it is told of again.
-    let _ = PEERS.insert(&peer, &user, 0);
-    emit(ctx.cast(), HEARD, |event| {
+    let is_told = emit(ctx.cast(), HEARD, |event| {
+        event.netns = namespace(ctx.cast());
         event.ip_version = ip_version;
         event.remote = peer.address;
         event.remote_port = peer.port as u16;
@@ -88,6 +87,10 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
             unsafe { ((*sock).protocol as u8, (*sock).src_port as u16) };
         Some(())
     });
+    if is_told {
+        // Without room it is told of again.
+        let _ = PEERS.insert(&peer, &user, 0);
+    }
 }
 
 /// Whether others may have the socket's port.

@@ -113,9 +113,9 @@ pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES * HOOKS }> = PerCpuA
 #[btf_map]
 pub static OWNERS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
 
-/// What became of them.
+/// What became of them, on all CPUs: every event tells how many were lost before it.
 #[btf_map]
-pub static OWNER_COUNTERS: PerCpuArray<OwnerCounters, 1> = PerCpuArray::new();
+pub static OWNER_COUNTERS: Array<OwnerCounters, 1> = Array::new();
 
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -184,10 +184,8 @@ globals! {
     TASK_TGID: u32 = 0;
     TASK_START: u32 = 0;
     TASK_COMM: u32 = 0;
-    TASK_NAMESPACES: u32 = 0;
-    /// Of `nsproxy` and `net`:
-    NAMESPACES_NET: u32 = 0;
-    NET_NUMBER: u32 = 0;
+    /// Of `net`, 0 if not known:
+    NET_COOKIE: u32 = 0;
     /// Of `sock`, by its common part:
     SOCK_FAMILY: u32 = 16;
     SOCK_PORT: u32 = 14;
@@ -196,6 +194,7 @@ globals! {
     SOCK_PEER: u32 = 0;
     SOCK_ADDRESS6: u32 = 72;
     SOCK_PEER6: u32 = 56;
+    SOCK_NET: u32 = 48;
     SOCK_PROTOCOL: u32 = 0;
 }
 

@@ -4,22 +4,23 @@
 //! or receives by it for the first time or after another process. What is kept of a socket lives
 //! and dies with it, in the kernel's socket storage. The flows know their sockets by cookie.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_ktime_get_ns,
-    bpf_probe_read_kernel, bpf_sk_storage_get,
+    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
 };
-use flowmeter_common::owner::{BOUND, CREATED, OwnerEvent, RELEASED, USED};
+use flowmeter_common::owner::{BOUND, CREATED, OwnerCounters, OwnerEvent, RELEASED, USED};
 use flowmeter_common::packet::ipv4_address;
 
 use crate::maps::{
-    NAMESPACES_NET, NET_NUMBER, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_FAMILY,
+    NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_FAMILY, SOCK_NET,
     SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, TASK_COMM, TASK_LEADER,
-    TASK_NAMESPACES, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+    TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
 };
 
 const AF_INET: u16 = 2;
@@ -80,6 +81,7 @@ pub unsafe fn created(sock: *mut bpf_sock) {
         return;
     }
     emit(sock.cast(), CREATED, |event| {
+        event.netns = namespace(sock.cast());
         event.protocol = protocol;
         event.ip_version = version(family);
         Some(())
@@ -98,6 +100,7 @@ pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
         None => unkept(),
     }
     emit(sock.cast(), BOUND, |event| {
+        event.netns = namespace(sock.cast());
         // SAFETY: the caller vouches for `sock`.
         let sock = unsafe { &*sock };
         event.protocol = sock.protocol as u8;
@@ -135,19 +138,23 @@ pub unsafe fn used(sock: *mut c_void) {
     if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
         return;
     }
-    match kept(sock, true) {
+    let kept = kept(sock, true);
+    match &kept {
         Some(kept) if kept.user == user => return,
-        Some(kept) => kept.user = user,
-        // Told again at the next call.
+        Some(_) => {}
         None => unkept(),
     }
-    emit(sock, USED, |event| {
+    let is_told = emit(sock, USED, |event| {
         if family == AF_PACKET {
             return None; // there are no addresses
         }
         event.ip_version = version(family);
         // SAFETY: the caller vouches for `sock`.
         unsafe {
+            if NET_COOKIE.load() != 0 {
+                let net: *mut c_void = field(sock, SOCK_NET.load());
+                event.netns = field(net, NET_COOKIE.load());
+            }
             event.protocol = field::<u16>(sock, SOCK_PROTOCOL.load()) as u8;
             event.local_port = field(sock, SOCK_PORT.load());
             event.remote_port = u16::from_be(field(sock, SOCK_PEER_PORT.load()));
@@ -164,6 +171,17 @@ pub unsafe fn used(sock: *mut c_void) {
         }
         Some(())
     });
+    // Otherwise it is told of at the next call.
+    if is_told && let Some(kept) = kept {
+        kept.user = user;
+    }
+}
+
+/// The network namespace of a cgroup program's socket.
+#[inline(always)]
+pub fn namespace(ctx: *mut c_void) -> u64 {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_get_netns_cookie(ctx) }
 }
 
 #[inline(always)]
@@ -188,12 +206,12 @@ pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
     unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags).cast::<Kept>().as_mut() }
 }
 
-/// Sends an event of a socket and the process that runs.
+/// Sends an event of a socket and the process that runs; false if there is no room.
 #[inline(always)]
-pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) {
+pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) -> bool {
     let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
-        count(|counters| &mut counters.lost);
-        return;
+        count(|counters| &raw mut counters.lost);
+        return false;
     };
     // SAFETY: the event is this program's until it is submitted, and zeroed before it is used.
     let event = unsafe {
@@ -206,12 +224,14 @@ pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> O
         event.cookie = bpf_get_socket_cookie(sock);
         event.time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
     }
+    event.lost = OWNER_COUNTERS.get(0).map_or(0, |counters| counters.lost);
     // Who closes a socket need not have used it, and nobody asks.
     if kind != RELEASED {
         tell_process(event);
     }
     fill(event);
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
 }
 
 /// The process that runs.
@@ -238,9 +258,6 @@ fn tell_process(event: &mut OwnerEvent) {
             }
             let parent: *mut c_void = field(leader, TASK_PARENT.load());
             event.parent = field(parent, TASK_TGID.load());
-            let namespaces: *mut c_void = field(task, TASK_NAMESPACES.load());
-            let net: *mut c_void = field(namespaces, NAMESPACES_NET.load());
-            event.netns = field(net, NET_NUMBER.load());
         }
     }
 }
@@ -274,14 +291,17 @@ fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
 /// Counts a socket that found no memory for what is kept of it.
 #[inline(always)]
 pub fn unkept() {
-    count(|counters| &mut counters.unkept);
+    count(|counters| &raw mut counters.unkept);
 }
 
 #[inline(always)]
-fn count(which: impl FnOnce(&mut flowmeter_common::owner::OwnerCounters) -> &mut u64) {
+fn count(which: impl FnOnce(&mut OwnerCounters) -> *mut u64) {
     if let Some(counters) = OWNER_COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the counters are this CPU's alone.
-        let value = which(unsafe { &mut *counters });
-        *value = value.wrapping_add(1);
+        // SAFETY: the pointer is to a counter in the map, aligned; an atomic addition is what other
+        // CPUs that count at the same time do too.
+        unsafe {
+            let counter = which(&mut *counters);
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64);
+        }
     }
 }

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use thiserror::Error;
 
 use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
-use crate::capture::kernel::{OwnerRing, SettledFlows};
+use crate::capture::kernel::{self, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict};
@@ -71,7 +71,7 @@ impl Annotator {
                 .transpose()
                 .map_err(Error::Attribution)?,
             heard: None,
-            sockets: ring.map(|ring| (ring, Hooked::new(options))),
+            sockets: ring.map(|ring| (ring, Hooked::new(options, kernel::network_namespace()))),
             processes: processes.map_err(Error::Attribution)?,
             waiting: HashMap::new(),
             order: VecDeque::new(),

@@ -167,7 +167,7 @@ impl Report {
             json!({
                 "known": hooked.entries,
                 "evicted": hooked.evictions,
-                "refused": hooked.refused,
+                "evicted_open": hooked.evicted_open,
                 "ambiguous": hooked.ambiguous,
                 "events_lost": kernel.lost,
                 "without_memory": kernel.unkept,

@@ -1,9 +1,7 @@
 //! Which process had a socket, as the kernel told when it happened?
 
 use std::collections::VecDeque;
-use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,18 +24,22 @@ pub struct Hooked {
     by_cookie: HashMap<u64, Known>,
     /// Closed sockets, the first closed in front.
     closed: VecDeque<(u64, u64)>,
+    /// Open sockets, the one to forget next in front, among others that are closed or forgotten.
+    open: VecDeque<u64>,
     by_address: SocketTable,
     heard: Heard,
     /// Only the sockets of this namespace have addresses that mean something here.
-    netns: u32,
+    netns: u64,
     addresses_read: Option<Instant>,
     evictions: u64,
-    refused: u64,
+    open_evictions: u64,
 }
 
 /// What is known of a socket.
 struct Known {
     process: Arc<Process>,
+    /// It was told of again since it was last considered for forgetting.
+    is_fresh: bool,
     /// As it stands in the table by address.
     key: Option<Key>,
     /// When its last descriptor was closed; ns since the epoch.
@@ -51,8 +53,9 @@ pub struct HookedCounters {
     pub entries: u64,
     /// Closed sockets forgotten before their time to make room.
     pub evictions: u64,
-    /// Sockets not taken in as all in memory were open ones.
-    pub refused: u64,
+    /// Sockets forgotten to make room though their end had not been told of: too many are open, or
+    /// the events of their ends were lost.
+    pub evicted_open: u64,
     /// Flow ends without an owner because several qualified.
     pub ambiguous: u64,
 }
@@ -63,21 +66,29 @@ const ADDRESSES: Duration = Duration::from_secs(1);
 /// A clock tick, in which procfs tells when a process started; ns.
 const TICK_NS: u64 = 10_000_000;
 
+impl Known {
+    fn is_open(&self) -> bool {
+        self.closed_ns.is_none()
+    }
+}
+
 impl Hooked {
-    /// Nothing is known yet.
-    pub fn new(options: Options) -> Self {
+    /// Nothing is known yet. `netns` is the network namespace that the flows are seen in, as its
+    /// sockets have it (`SO_NETNS_COOKIE`); 0 if unknown.
+    pub fn new(options: Options, netns: u64) -> Self {
         let retention_ns = u64::try_from(options.retention.as_nanos()).unwrap_or(u64::MAX);
         Self {
             max_entries: options.max_entries,
             retention_ns,
             by_cookie: HashMap::new(),
             closed: VecDeque::new(),
+            open: VecDeque::new(),
             by_address: SocketTable::new(Method::Socket, options.max_entries, options.retention),
             heard: Heard::new(options.max_entries),
-            netns: fs::metadata("/proc/self/ns/net").map_or(0, |meta| meta.ino() as u32),
+            netns,
             addresses_read: None,
             evictions: 0,
-            refused: 0,
+            open_evictions: 0,
         }
     }
 
@@ -90,6 +101,7 @@ impl Hooked {
 
     fn take(&mut self, event: &OwnerEvent) {
         self.age(event.time_ns);
+        self.by_address.gaps.take_in(event.time_ns, event.lost);
         if event.kind == RELEASED {
             self.close(event);
             return;
@@ -109,6 +121,7 @@ impl Hooked {
         if let Some(known) = self.by_cookie.get_mut(&event.cookie) {
             let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
             known.process = Arc::clone(&process);
+            known.is_fresh = true;
             if is_same {
                 return;
             }
@@ -118,14 +131,13 @@ impl Hooked {
                 self.by_address.close(Socket { key, inode: event.cookie }, event.time_ns);
             }
         } else {
-            if self.by_cookie.len() >= self.max_entries && !self.forget_oldest() {
-                self.refused += 1;
-                return;
+            if self.by_cookie.len() >= self.max_entries {
+                self.forget_one();
             }
-            self.by_cookie.insert(
-                event.cookie,
-                Known { process: Arc::clone(&process), key, closed_ns: None },
-            );
+            let process = Arc::clone(&process);
+            let known = Known { process, is_fresh: false, key, closed_ns: None };
+            self.by_cookie.insert(event.cookie, known);
+            self.open(event.cookie);
         }
         if let Some(known) = self.by_cookie.get(&event.cookie)
             && let Some(key) = known.key
@@ -173,7 +185,9 @@ impl Hooked {
         }
         let was_there = |hearing: &Hearing| {
             let known = self.by_cookie.get(&hearing.cookie);
-            known.is_some_and(|known| known.closed_ns.is_none_or(|closed| closed >= first))
+            let is_certain = self.by_address.gaps.certain_until(hearing.time_ns) >= first;
+            is_certain
+                && known.is_some_and(|known| known.closed_ns.is_none_or(|closed| closed >= first))
         };
         let process = self.heard.find(local.1, remote, last, was_there)?;
         Some(process.owner(Method::Socket))
@@ -184,7 +198,7 @@ impl Hooked {
         HookedCounters {
             entries: self.by_cookie.len() as u64,
             evictions: self.evictions + self.heard.evictions(),
-            refused: self.refused + self.by_address.refused(),
+            evicted_open: self.open_evictions,
             ambiguous: self.by_address.ambiguous(),
         }
     }
@@ -240,10 +254,41 @@ impl Hooked {
         }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let forgotten = self.forget_closed();
-        self.evictions += u64::from(forgotten);
-        forgotten
+    /// Notes that a socket is open.
+    fn open(&mut self, cookie: u64) {
+        // Those that are closed are dropped now and then rather than looked for each time.
+        if self.open.len() >= self.max_entries.saturating_mul(2) {
+            let known = &self.by_cookie;
+            self.open.retain(|cookie| known.get(cookie).is_some_and(Known::is_open));
+        }
+        self.open.push_back(cookie);
+    }
+
+    /// Makes room for a socket: forgets the one that was closed first, or else an open one that has
+    /// not been told of for long. The end of that may have been lost; if not, it has been there for
+    /// long enough to be found in procfs.
+    fn forget_one(&mut self) {
+        if self.forget_closed() {
+            self.evictions += 1;
+            return;
+        }
+        // Each is passed over once at most, as nothing tells of them meanwhile.
+        while let Some(cookie) = self.open.pop_front() {
+            let Some(known) = self.by_cookie.get_mut(&cookie).filter(|known| known.is_open())
+            else {
+                continue;
+            };
+            if std::mem::take(&mut known.is_fresh) {
+                self.open.push_back(cookie);
+                continue;
+            }
+            if let Some(key) = known.key {
+                self.by_address.forget(Socket { key, inode: cookie });
+            }
+            self.by_cookie.remove(&cookie);
+            self.open_evictions += 1;
+            return;
+        }
     }
 
     fn forget_closed(&mut self) -> bool {
@@ -315,7 +360,7 @@ mod tests {
     }
 
     fn hooked(max_entries: usize) -> Hooked {
-        Hooked::new(Options { max_entries, retention: Duration::from_mins(5) })
+        Hooked::new(Options { max_entries, retention: Duration::from_mins(5) }, 1)
     }
 
     const S: u64 = 1_000_000_000;
@@ -373,11 +418,65 @@ mod tests {
             hooked.event(&event(CREATED, cookie, 2 * S, cookie as u32));
         }
         let counters = hooked.counters();
-        assert_eq!((counters.entries, counters.refused), (MAX, 9 * MAX));
-        assert!(hooked.closed.len() <= MAX as usize);
+        assert_eq!((counters.entries, counters.evicted_open), (MAX, 9 * MAX));
+        assert!(hooked.closed.len() <= MAX as usize && hooked.open.len() <= 2 * MAX as usize);
         for cookie in (1..=10 * MAX).chain(2000..2000 + 10 * MAX) {
             let found = pid(&mut hooked, cookie, 0, 3 * S);
             assert!(found.is_none_or(|pid| u64::from(pid) == cookie), "{cookie}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_not_trusted_after_events_were_lost() {
+        let (mut hooked, base) = (hooked(10), base());
+        hooked.event(&used(1, base + S, 100));
+        let lost = |event| OwnerEvent { lost: 5, ..event };
+        hooked.event(&lost(event(CREATED, 2, base + 3 * S, 200)));
+        assert_eq!(pid(&mut hooked, 0, base + S, base + 4 * S), Some(100), "begun before");
+        assert_eq!(pid(&mut hooked, 0, base + 2 * S, base + 4 * S), None, "it may be another's");
+        assert_eq!(pid(&mut hooked, 1, base + 2 * S, base + 4 * S), Some(100), "by cookie");
+        // Told of again, and of its end.
+        hooked.event(&lost(used(1, base + 5 * S, 300)));
+        assert_eq!(pid(&mut hooked, 0, base + 5 * S, base + 6 * S), Some(300));
+        hooked.event(&lost(event(RELEASED, 1, base + 6 * S, 300)));
+        assert_eq!(pid(&mut hooked, 0, base + 5 * S, base + 6 * S), Some(300));
+    }
+
+    #[test]
+    fn sockets_of_other_namespaces_have_no_address_here() {
+        let (mut hooked, base) = (hooked(10), base());
+        for (cookie, netns) in [(1, 7), (2, 1), (3, 8)] {
+            let at = base + cookie * S;
+            hooked.event(&OwnerEvent { netns, ..used(cookie, at, 100 * cookie as u32) });
+        }
+        let (from, to) = (base + 10 * S, base + 11 * S);
+        assert_eq!(pid(&mut hooked, 0, from, to), Some(200), "ours alone, not ambiguous");
+        assert_eq!(pid(&mut hooked, 3, from, to), Some(300), "by cookie");
+    }
+
+    #[test]
+    fn sockets_whose_end_was_lost_make_room_before_those_in_use() {
+        const MAX: u64 = 100;
+        let (mut hooked, base) = (hooked(MAX as usize), base());
+        for cookie in 1..=MAX {
+            hooked.event(&event(CREATED, cookie, base, cookie as u32));
+        }
+        // Every tenth is in use by now one and now another process; of the rest nothing is heard.
+        let in_use = || (10..=MAX).step_by(10);
+        for round in 0..50 {
+            let at = base + (round + 1) * S;
+            for cookie in in_use() {
+                hooked.event(&event(USED, cookie, at, 5000 + (cookie + round) as u32));
+            }
+            let cookie = 1000 + round;
+            hooked.event(&event(CREATED, cookie, at, cookie as u32));
+            assert_eq!(pid(&mut hooked, cookie, at, at), Some(cookie as u32), "the new one");
+        }
+        let counters = hooked.counters();
+        assert_eq!((counters.entries, counters.evicted_open), (MAX, 50));
+        for cookie in in_use() {
+            let user = pid(&mut hooked, cookie, base, base + 50 * S);
+            assert_eq!(user, Some(5000 + cookie as u32 + 49));
         }
     }
 }

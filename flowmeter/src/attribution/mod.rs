@@ -26,6 +26,7 @@ pub use self::table::SocketTable;
     reason = "getifaddrs: procfs lists IPv4 addresses only among the routes, which can be a million"
 )]
 mod addresses;
+mod gaps;
 mod heard;
 mod hooked;
 mod poller;

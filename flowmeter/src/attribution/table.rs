@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::Addresses;
+use super::gaps::Gaps;
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::{Conversation, End, Method, Owner, Owners};
@@ -32,6 +33,8 @@ pub struct SocketTable {
     closed: VecDeque<(u64, Key, u64)>,
     next_serial: u64,
     addresses: Addresses,
+    /// When events were lost, if it is filled from events.
+    pub(super) gaps: Gaps,
     polled_ns: u64,
     evictions: u64,
     refused: u64,
@@ -84,6 +87,7 @@ impl SocketTable {
             closed: VecDeque::new(),
             next_serial: 0,
             addresses: Addresses::default(),
+            gaps: Gaps::default(),
             polled_ns: 0,
             evictions: 0,
             refused: 0,
@@ -185,8 +189,21 @@ impl SocketTable {
         let Some(entry) = entry else {
             return; // It was refused.
         };
-        entry.closed = Some((self.polled_ns.max(entry.first_seen), now));
+        // Whoever has the socket from now on does not have it together with this one.
+        let last_seen = self.polled_ns.max(entry.first_seen).min(now.saturating_sub(1));
+        entry.closed = Some((last_seen, now));
         self.closed.push_back((now, socket.key, entry.serial));
+    }
+
+    /// Forgets a socket that is open.
+    pub(super) fn forget(&mut self, socket: Socket) {
+        let Some(entries) = self.entries.get_mut(&socket.key) else { return };
+        let before = entries.len();
+        entries.retain(|entry| entry.inode != socket.inode || entry.closed.is_some());
+        self.len -= before - entries.len();
+        if entries.is_empty() {
+            self.entries.remove(&socket.key);
+        }
     }
 
     fn forget_oldest(&mut self) -> bool {
@@ -238,15 +255,17 @@ impl SocketTable {
     /// Decides among the sockets of one key; `None` if none existed at the time.
     fn pick(&self, key: &Key, flow: Span) -> Option<Verdict> {
         let candidates = self.entries.get(key)?;
-        let candidates = || candidates.iter().filter(|e| e.possible(key).meets(flow));
-        let rank = |e: &Entry| (e.known().overlap(flow), e.possible(key).overlap(flow));
+        let known = |e: &Entry| e.known(&self.gaps);
+        let possible = |e: &Entry| e.possible(key, &self.gaps);
+        let candidates = || candidates.iter().filter(|e| possible(e).meets(flow));
+        let rank = |e: &Entry| (known(e).overlap(flow), possible(e).overlap(flow));
         let best = candidates().max_by_key(|e| (rank(e), e.serial))?;
         let Some(process) = &best.process else {
             return Some(Verdict::Unknown);
         };
         let mut oldest = process;
         for rival in candidates() {
-            let together = rival.known().meets(best.known());
+            let together = known(rival).meets(known(best));
             if !together && rank(rival) != rank(best) {
                 continue;
             }
@@ -273,19 +292,20 @@ enum Verdict {
 
 impl Entry {
     /// When it was there for certain.
-    fn known(&self) -> Span {
-        Span::new(self.first_seen, self.closed.map_or(u64::MAX, |(last, _)| last))
+    fn known(&self, gaps: &Gaps) -> Span {
+        let open = || gaps.certain_until(self.first_seen);
+        Span::new(self.first_seen, self.closed.map_or_else(open, |(last, _)| last))
     }
 
-    /// When it may have been there, or packets of it on the way.
-    fn possible(&self, key: &Key) -> Span {
+    /// When it may have been there, or packets of it on the way. Not after events were lost: it
+    /// may have, but so may others.
+    fn possible(&self, key: &Key, gaps: &Gaps) -> Span {
         let connection = key.protocol == TCP && key.remote.is_some();
         let linger = if connection { LINGER_NS } else { 0 };
-        Span::new(
-            self.not_before.saturating_sub(SLACK_NS),
-            self.closed
-                .map_or(u64::MAX, |(_, gone)| gone.saturating_add(SLACK_NS).saturating_add(linger)),
-        )
+        let (proven, to) = self.closed.map_or((self.first_seen, u64::MAX), |(_, gone)| {
+            (gone, gone.saturating_add(SLACK_NS).saturating_add(linger))
+        });
+        Span::new(self.not_before.saturating_sub(SLACK_NS), to.min(gaps.certain_until(proven)))
     }
 }
 

@@ -9,15 +9,13 @@ use std::fs;
 pub(super) type Offsets = Vec<(&'static str, u32)>;
 
 /// Global, struct, and the way to the field.
-const FIELDS: [(&str, &str, &[&str]); 16] = [
+const FIELDS: [(&str, &str, &[&str]); 15] = [
     ("TASK_LEADER", "task_struct", &["group_leader"]),
     ("TASK_PARENT", "task_struct", &["real_parent"]),
     ("TASK_TGID", "task_struct", &["tgid"]),
     ("TASK_START", "task_struct", &["start_boottime"]),
     ("TASK_COMM", "task_struct", &["comm"]),
-    ("TASK_NAMESPACES", "task_struct", &["nsproxy"]),
-    ("NAMESPACES_NET", "nsproxy", &["net_ns"]),
-    ("NET_NUMBER", "net", &["ns", "inum"]),
+    ("NET_COOKIE", "net", &["net_cookie"]),
     ("SOCK_FAMILY", "sock", &["__sk_common", "skc_family"]),
     ("SOCK_PORT", "sock", &["__sk_common", "skc_num"]),
     ("SOCK_PEER_PORT", "sock", &["__sk_common", "skc_dport"]),
@@ -25,6 +23,7 @@ const FIELDS: [(&str, &str, &[&str]); 16] = [
     ("SOCK_PEER", "sock", &["__sk_common", "skc_daddr"]),
     ("SOCK_ADDRESS6", "sock", &["__sk_common", "skc_v6_rcv_saddr"]),
     ("SOCK_PEER6", "sock", &["__sk_common", "skc_v6_daddr"]),
+    ("SOCK_NET", "sock", &["__sk_common", "skc_net", "net"]),
     ("SOCK_PROTOCOL", "sock", &["sk_protocol"]),
 ];
 

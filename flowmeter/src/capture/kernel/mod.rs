@@ -238,6 +238,12 @@ impl Kernel {
     }
 }
 
+/// The network namespace of the calling thread, as the programs tell of it; 0 if the kernel does not
+/// say, before Linux 5.14.
+pub fn network_namespace() -> u64 {
+    sys::netns_cookie().unwrap_or(0)
+}
+
 /// The wall clock; ns since the epoch.
 pub fn now_ns() -> u64 {
     sys::realtime_ns()

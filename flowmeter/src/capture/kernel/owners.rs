@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use flowmeter_common::owner::{OwnerCounters, OwnerEvent};
@@ -114,9 +114,8 @@ impl Kernel {
         let name = "OWNER_COUNTERS";
         let failed = |e| Error::Map { act: "read", map: name, source: sys::map_error(&e) };
         let map = self.ebpf.map(name).ok_or(Error::NoObject)?;
-        let map: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(map).map_err(failed)?;
-        let values = map.get(&0, 0).map_err(failed)?;
-        let sum = |index: usize| values.iter().map(|counters| counters[index]).sum();
-        Ok(OwnerCounters { lost: sum(0), unkept: sum(1) })
+        let map: Array<_, [u64; 2]> = Array::try_from(map).map_err(failed)?;
+        let [lost, unkept] = map.get(&0, 0).map_err(failed)?;
+        Ok(OwnerCounters { lost, unkept })
     }
 }

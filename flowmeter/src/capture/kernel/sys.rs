@@ -6,6 +6,7 @@ use std::error::Error;
 use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya::maps::MapError;
@@ -192,6 +193,21 @@ pub fn interface_index(name: &CStr) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// The number of the calling thread's network namespace, which no other ever has.
+pub fn netns_cookie() -> io::Result<u64> {
+    /// Linux, `include/uapi/asm-generic/socket.h`; libc has it for some platforms only.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as u32;
+    let to = (&raw mut cookie).cast();
+    let fd = socket.as_raw_fd();
+    // SAFETY: the option is written to `cookie`, whose size is said.
+    let failed =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, to, &raw mut length) };
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// A socket that receives nothing and holds the interface in promiscuous mode while it is open.
