@@ -52,6 +52,11 @@ impl Host {
         Ok(Self { name })
     }
 
+    /// The namespace's name, as `ip netns` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Packets that its end of the wire had no room for, on the way out or in, and segments that
     /// TCP has sent again.
     pub fn disturbances(&self) -> Result<u64> {

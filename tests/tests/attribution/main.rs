@@ -2,6 +2,10 @@
 //!
 //! The generators write down themselves who did what; the meters' logs are compared with that.
 
+mod containers;
+mod namespaces;
+mod overload;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -135,18 +139,19 @@ struct Servers {
 impl Servers {
     /// Starts it and waits until it listens.
     fn start(host: &Host, address: &str, workers: u32) -> Result<Self> {
-        Self::with_sockets(host, address, workers, "own")
+        Self::with_sockets(host, address, workers, "udp")
     }
 
-    /// The same; for UDP each worker has its "own" socket of the port, or all have "one".
-    fn with_sockets(host: &Host, address: &str, workers: u32, sockets: &str) -> Result<Self> {
+    /// The same; each worker has sockets of its own for "none", "udp" or "all" (UDP and TCP).
+    fn with_sockets(host: &Host, address: &str, workers: u32, own: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let expected = if sockets == "own" { workers as usize } else { 1 };
+        let count = |is_own| if is_own { workers as usize } else { 1 };
+        let (listeners, datagrams) = (count(own == "all"), count(own != "none"));
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("fm-serve-{}-{number}", std::process::id()));
         let mut command = host.command("setsid");
         let workers = workers.to_string();
-        command.args(["python3", "-c", SERVE, address, PORT, &workers]).arg(&log).arg(sockets);
+        command.args(["python3", "-c", SERVE, address, PORT, &workers]).arg(&log).arg(own);
         let child = command.spawn()?;
         let servers = Self { child, log };
         let sockets = |list: &str| -> Result<usize> {
@@ -154,7 +159,7 @@ impl Servers {
             let listed = String::from_utf8_lossy(&listed).into_owned();
             Ok(listed.lines().filter(|line| line.contains(&format!(":{PORT} "))).count())
         };
-        eventually(|| Ok(sockets("-Hltn")? == 1 && sockets("-Hlun")? == expected))?;
+        eventually(|| Ok(sockets("-Hltn")? == listeners && sockets("-Hlun")? == datagrams))?;
         Ok(servers)
     }
 
@@ -248,9 +253,34 @@ fn workers_that_share_a_socket_for_datagrams_are_told_apart() -> Result<()> {
     }
     let link = Link::new()?;
     let far = Meter::start(&link.far, &options(&[]))?;
-    let servers = Servers::with_sockets(&link.far, "0.0.0.0", 4, "one")?;
+    let servers = Servers::with_sockets(&link.far, "0.0.0.0", 4, "none")?;
     link.near.python(SHORT, &["10.9.0.2", PORT, "0", "500", "4"])?;
     score(&far.stop()?, &servers.truths()?, Side::Server).check("workers")
+}
+
+#[test]
+fn servers_with_a_port_in_common_are_told_apart() -> Result<()> {
+    if !root::available("servers_with_a_port_in_common_are_told_apart")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let near = Meter::start(&link.near, &options(&[]))?;
+    let far = Meter::start(&link.far, &options(&[]))?;
+    let loopback = Meter::start(&link.far, &[&OPTIONS[..], &["lo"]].concat())?;
+    let servers = Servers::with_sockets(&link.far, "0.0.0.0", 2, "all")?;
+    let did = truths(&link.near.python(SHORT, &["10.9.0.2", PORT, "500", "0", "4"])?)?;
+    let served = servers.truths()?;
+    let own = truths(&link.far.python(SHORT, &["127.0.0.1", PORT, "500", "0", "4"])?)?;
+    let (near, far, loopback) = (near.stop()?, far.stop()?, loopback.stop()?);
+    score(&near, &did, Side::Client).check("clients")?;
+    score(&far, &served, Side::Server).check("servers")?;
+    score(&loopback, &own, Side::Client).check("clients on the same host")?;
+    let served = servers.truths()?.split_off(served.len());
+    score(&loopback, &served, Side::Server).check("servers on the same host")?;
+    for name in ["serve-0", "serve-1"] {
+        ensure!(served.iter().any(|truth| truth.name == name), "{name} was idle");
+    }
+    Ok(())
 }
 
 #[test]

@@ -1,13 +1,16 @@
-# Worker processes on one listening TCP socket, and for UDP each on its own socket of one port or
-# all on one. Arguments: address, port, workers, log, "own" or "one". Who served which peer goes to
-# the log.
+# Worker processes on one port. Arguments: address, port, workers, log, and which sockets each has of
+# its own: "none", "udp" or "all"; else they share. Who served which peer goes to the log.
 import contextlib, ctypes, os, selectors, socket, sys
 
 address, port, workers, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-own = sys.argv[5] == 'own'
+own, own_listener = sys.argv[5] != 'none', sys.argv[5] == 'all'
 family = socket.AF_INET6 if ':' in address else socket.AF_INET
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-listener = socket.create_server((address, port), family=family, backlog=1024)
+
+
+def listening():
+    return socket.create_server(
+        (address, port), family=family, backlog=1024, reuse_port=own_listener)
 
 
 def told(protocol, peer):
@@ -25,6 +28,7 @@ def bound():
 
 def work():
     datagrams = bound() if own else shared
+    listener = listening() if own_listener else shared_listener
     listener.setblocking(False)
     ready = selectors.DefaultSelector()
     ready.register(listener, selectors.EVENT_READ)
@@ -48,6 +52,7 @@ def work():
 
 
 shared = None if own else bound()
+shared_listener = None if own_listener else listening()
 for number in range(workers):
     if os.fork() == 0:
         name = f'serve-{number}'

@@ -23,7 +23,8 @@ const FIELDS: [(&str, &str, &[&str]); 15] = [
     ("SOCK_PEER", "sock", &["__sk_common", "skc_daddr"]),
     ("SOCK_ADDRESS6", "sock", &["__sk_common", "skc_v6_rcv_saddr"]),
     ("SOCK_PEER6", "sock", &["__sk_common", "skc_v6_daddr"]),
-    ("SOCK_NET", "sock", &["__sk_common", "skc_net", "net"]),
+    // A struct of just the pointer, where there are namespaces.
+    ("SOCK_NET", "sock", &["__sk_common", "skc_net"]),
     ("SOCK_PROTOCOL", "sock", &["sk_protocol"]),
 ];
 
@@ -152,10 +153,11 @@ mod tests {
 
     #[test]
     fn this_kernels_sockets_start_with_their_addresses() {
-        let Some(offsets) = offsets() else {
+        if !fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
             println!("left out: this kernel has no BTF");
             return;
-        };
+        }
+        let offsets = offsets().expect("every field is there");
         let at = |name| offsets.iter().find(|(global, _)| *global == name).map(|(_, at)| *at);
         // So for as long as there has been `sock_common` (Linux, include/net/sock.h).
         let known = [("SOCK_PEER", 0), ("SOCK_ADDRESS", 4), ("SOCK_PEER_PORT", 12)];
