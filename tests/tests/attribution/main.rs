@@ -83,6 +83,16 @@ fn truths(text: &str) -> Result<Vec<Truth>> {
 /// Looks each flow up that a generator tells of. The client's end is the destination of one that
 /// was there before the meter, if the server's packet was the first that was seen.
 fn score(log: &Log, truths: &[Truth], side: Side) -> Score {
+    score_among(log, truths, truths, side)
+}
+
+/// The same, where the log is of `all` that was done.
+fn score_among<'a>(
+    log: &Log,
+    truths: impl IntoIterator<Item = &'a Truth>,
+    all: impl IntoIterator<Item = &'a Truth>,
+    side: Side,
+) -> Score {
     let mut flows: HashMap<(u64, u64), Vec<(&Value, &str)>> = HashMap::new();
     for flow in &log.flows {
         let ends = [("src_port", "src", "dst"), ("dst_port", "dst", "src")];
@@ -93,7 +103,7 @@ fn score(log: &Log, truths: &[Truth], side: Side) -> Score {
         }
     }
     let mut used: HashMap<(u64, u64), usize> = HashMap::new();
-    for truth in truths {
+    for truth in all {
         *used.entry((truth.protocol, truth.port)).or_default() += 1;
     }
     let mut score = Score::default();
@@ -114,7 +124,8 @@ fn score(log: &Log, truths: &[Truth], side: Side) -> Score {
         } else if *pid == truth.pid && *name == truth.name.as_str() {
             score.right += 1;
         } else {
-            score.wrong.push(format!("{truth:?}: {pid} {name}"));
+            let method = &flow["attribution_method"];
+            score.wrong.push(format!("{truth:?}: {pid} {name} by {method}"));
         }
     }
     score
