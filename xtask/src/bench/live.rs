@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::command::{is_root, say_and_run};
 use crate::{ebpf, root};
 
-const NEAR: &str = "fm-bench-near";
+pub(super) const NEAR: &str = "fm-bench-near";
 const FAR: &str = "fm-bench-far";
 
 pub fn bench(seconds: u32) -> Result<()> {
@@ -70,7 +70,7 @@ fn throughput(seconds: u32) -> Result<f64> {
     Ok(super::median(&mut rates))
 }
 
-fn inside(host: &str, program: &str, args: &[&str]) -> Command {
+pub(super) fn inside(host: &str, program: &str, args: &[&str]) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", host, program]).args(args).stdin(Stdio::null());
     command
@@ -87,10 +87,10 @@ impl Drop for Running {
 }
 
 /// Two namespaces and the wire between them, gone with the value.
-struct Wire;
+pub(super) struct Wire;
 
 impl Wire {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let wire = Self;
         for host in [NEAR, FAR] {
             ip(&["netns", "add", host])?;

@@ -4,6 +4,7 @@
 
 mod kernel;
 mod live;
+mod owner;
 mod read;
 
 use anyhow::Result;
@@ -20,6 +21,13 @@ pub enum Bench {
         #[arg(long, default_value_t = 5)]
         seconds: u32,
     },
+    /// Connections and datagrams over the loopback: time an operation with hooks at the sockets, as
+    /// ratios to that without. Needs root.
+    Owner {
+        /// Measurements of each, of which the least counts.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+    },
     /// Captures: packets/s, MB/s and peak memory, as ratios to tcpdump and softflowd.
     Read {
         /// Megabytes of each capture.
@@ -33,6 +41,7 @@ pub fn bench(what: &Bench) -> Result<()> {
     match what {
         Bench::Kernel => kernel::bench(),
         Bench::Live { seconds } => live::bench(*seconds),
+        Bench::Owner { rounds } => owner::bench(*rounds),
         Bench::Read { megabytes } => read::bench(*megabytes),
     }
 }
