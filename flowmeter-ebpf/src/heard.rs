@@ -53,9 +53,10 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
         kept.is_alone = if is_in_group(ctx) { Kept::SHARED } else { Kept::ALONE };
     }
     // A worker has the socket from the process that bound it.
-    if [kept.user, kept.binder].iter().any(|other| *other != 0 && *other != user) {
+    if [kept.hearer, kept.binder].iter().any(|other| *other != 0 && *other != user) {
         kept.is_alone = Kept::SHARED;
     }
+    kept.hearer = user;
     if kept.is_alone == Kept::ALONE {
         return;
     }

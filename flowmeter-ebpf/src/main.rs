@@ -14,6 +14,7 @@ mod owner;
 mod packet;
 mod parse;
 mod reap;
+mod users;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, classifier, xdp};

@@ -195,6 +195,7 @@ globals! {
     SOCK_ADDRESS6: u32 = 72;
     SOCK_PEER6: u32 = 56;
     SOCK_NET: u32 = 48;
+    SOCK_COOKIE: u32 = 88;
     SOCK_PROTOCOL: u32 = 0;
 }
 

@@ -1,8 +1,8 @@
 //! Whose sockets are there?
 //!
 //! Told from the process's own context while it lives: when it makes a socket, binds it, and sends
-//! or receives by it for the first time or after another process. What is kept of a socket lives
-//! and dies with it, in the kernel's socket storage. The flows know their sockets by cookie.
+//! or receives by it for the first time or after another process. The flows know their sockets by
+//! cookie.
 
 use core::arch::asm;
 use core::ffi::c_void;
@@ -18,20 +18,22 @@ use flowmeter_common::owner::{BOUND, CREATED, OwnerCounters, OwnerEvent, RELEASE
 use flowmeter_common::packet::ipv4_address;
 
 use crate::maps::{
-    NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_FAMILY, SOCK_NET,
-    SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, TASK_COMM, TASK_LEADER,
-    TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+    NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_COOKIE, SOCK_FAMILY,
+    SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, TASK_COMM,
+    TASK_LEADER, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
 };
+
+use crate::users;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_PACKET: u16 = 17;
 
-/// What is kept of a socket.
+/// What is kept of a socket that was bound or has taken datagrams.
 #[repr(C)]
 pub struct Kept {
-    /// Who used it last, the thread group; 0 if nobody yet.
-    pub user: u32,
+    /// Who took a datagram last, the thread group; 0 if nobody yet.
+    pub hearer: u32,
     /// Who bound it, the thread group; 0 if nobody.
     pub binder: u32,
     /// Of a socket for datagrams: [`Kept::ALONE`], [`Kept::SHARED`], or 0 if not known yet.
@@ -134,15 +136,14 @@ pub unsafe fn used(sock: *mut c_void) {
     // SAFETY: has no preconditions.
     let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     // SAFETY: the caller vouches for `sock`.
+    let cookie = || unsafe { field::<u64>(sock, SOCK_COOKIE.load()) };
+    if users::is_last(cookie(), user) {
+        return;
+    }
+    // SAFETY: the caller vouches for `sock`.
     let family: u16 = unsafe { field(sock, SOCK_FAMILY.load()) };
     if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
         return;
-    }
-    let kept = kept(sock, true);
-    match &kept {
-        Some(kept) if kept.user == user => return,
-        Some(_) => {}
-        None => unkept(),
     }
     let is_told = emit(sock, USED, |event| {
         if family == AF_PACKET {
@@ -172,8 +173,8 @@ pub unsafe fn used(sock: *mut c_void) {
         Some(())
     });
     // Otherwise it is told of at the next call.
-    if is_told && let Some(kept) = kept {
-        kept.user = user;
+    if is_told {
+        users::set_last(cookie(), user); // which it has by now
     }
 }
 

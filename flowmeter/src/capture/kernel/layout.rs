@@ -9,7 +9,7 @@ use std::fs;
 pub(super) type Offsets = Vec<(&'static str, u32)>;
 
 /// Global, struct, and the way to the field.
-const FIELDS: [(&str, &str, &[&str]); 15] = [
+const FIELDS: [(&str, &str, &[&str]); 16] = [
     ("TASK_LEADER", "task_struct", &["group_leader"]),
     ("TASK_PARENT", "task_struct", &["real_parent"]),
     ("TASK_TGID", "task_struct", &["tgid"]),
@@ -25,6 +25,8 @@ const FIELDS: [(&str, &str, &[&str]); 15] = [
     ("SOCK_PEER6", "sock", &["__sk_common", "skc_v6_daddr"]),
     // A struct of just the pointer, where there are namespaces.
     ("SOCK_NET", "sock", &["__sk_common", "skc_net"]),
+    // A struct of just the number.
+    ("SOCK_COOKIE", "sock", &["__sk_common", "skc_cookie"]),
     ("SOCK_PROTOCOL", "sock", &["sk_protocol"]),
 ];
 

@@ -1,0 +1,60 @@
+//! Which process used a socket last?
+//!
+//! Asked at every send and receive, so it must cost next to nothing. Socket storage would be exact,
+//! but costs a connection two allocations. Here a socket may be forgotten, if two others whose
+//! cookies end alike were told of since; then it is told of again at its next use.
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+
+/// Two sockets and their users, the last told of first.
+#[repr(C)]
+pub struct Pair([u64; 2]);
+
+/// Cookies are numbers in sequence: sockets that are there together end differently, mostly.
+const PAIRS: usize = 65_536;
+
+#[btf_map]
+pub static USERS: Array<Pair, PAIRS> = Array::new();
+
+/// Bits of a thread group's number (Linux, `PID_MAX_LIMIT`).
+const PID_BITS: u32 = 22;
+
+/// Whether the socket's last user, as told, was the thread group. A cookie of 0 is that of a socket
+/// that nobody has been told of.
+#[inline(always)]
+pub fn is_last(cookie: u64, user: u32) -> bool {
+    let Some(pair) = pair(cookie) else { return false };
+    let wanted = word(cookie, user);
+    // SAFETY: the pointers are to words in the map, aligned. Another CPU may write them meanwhile,
+    // each as a whole.
+    let [last, before] = unsafe { [pair.read_volatile(), pair.add(1).read_volatile()] };
+    cookie != 0 && (last == wanted || before == wanted)
+}
+
+/// Notes that the thread group uses the socket.
+#[inline(always)]
+pub fn set_last(cookie: u64, user: u32) {
+    let Some(pair) = pair(cookie) else { return };
+    // SAFETY: as in `is_last`. What is lost when two CPUs write is told of again.
+    unsafe {
+        let last = pair.read_volatile();
+        // Another user's of the same socket must not come back.
+        if last >> PID_BITS != word(cookie, user) >> PID_BITS {
+            pair.add(1).write_volatile(last);
+        }
+        pair.write_volatile(word(cookie, user));
+    }
+}
+
+/// Socket and user in a word: 2^42 sockets are more than there will be.
+#[inline(always)]
+fn word(cookie: u64, user: u32) -> u64 {
+    cookie << PID_BITS | u64::from(user)
+}
+
+/// Where a socket's word may be: the first of two.
+#[inline(always)]
+fn pair(cookie: u64) -> Option<*mut u64> {
+    USERS.get_ptr_mut(cookie as u32 % PAIRS as u32).map(<*mut Pair>::cast)
+}
