@@ -56,6 +56,13 @@ pub(super) fn look<'p>(mut before: Before, segment: &Segment<'p>) -> Seen<'p> {
     if segment.payload.is_empty() {
         return Seen::Nothing(before);
     }
+    let origin = before.origin.filter(|origin| origin.client == segment.source);
+    let ahead = origin.map(|origin| sequence.wrapping_sub(origin.sequence) as usize);
+    if let (Some(Origin { client, sequence }), Some(ahead @ 1..LIMIT)) = (origin, ahead) {
+        // It came before what it follows, whatever it looks like: a hello may have records in it,
+        // and bytes that look like a hello.
+        return Seen::Part(Stream::new(client, sequence, ahead, segment.payload));
+    }
     match in_records(segment.payload) {
         Start::Hello(body) => return Seen::Hello(body),
         Start::Partial => {
@@ -64,19 +71,11 @@ pub(super) fn look<'p>(mut before: Before, segment: &Segment<'p>) -> Seen<'p> {
         Start::Other => {}
     }
     before.is_proxied |= asks_proxy(segment.payload);
-    let Some(Origin { client, sequence: first }) = before.origin else {
-        return Seen::Nothing(before);
-    };
-    if client != segment.source {
-        return Seen::Nothing(before);
-    }
-    match sequence.wrapping_sub(first) as usize {
+    if ahead == Some(0) {
         // The client begins with something else.
-        0 => Seen::Nothing(Before { origin: None, ..before }),
-        // It came before what it follows.
-        ahead if ahead < LIMIT => Seen::Part(Stream::new(client, first, ahead, segment.payload)),
-        _ => Seen::Nothing(before),
+        before.origin = None;
     }
+    Seen::Nothing(before)
 }
 
 /// Whether a client asks a proxy for a connection: in HTTP, SOCKS 5 (RFC 1928, section 3), SOCKS 4.

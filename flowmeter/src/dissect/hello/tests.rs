@@ -292,6 +292,16 @@ fn almost() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// A segment that starts with a record's header is not the first one for that.
+#[test]
+fn a_later_segment_may_start_with_a_record() {
+    let records = specified().records(73);
+    let (first, second) = records.split_at(5 + 73);
+    assert_eq!(second[..2], records[..2]);
+    let segments = [syn(), segment(first.len(), second), segment(0, first)];
+    assert_eq!(ja4(&segments), specified_by("t"));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_fine(
