@@ -44,7 +44,7 @@ fn containment() -> Finding {
 }
 
 fn ndpi() -> Finding {
-    let advice = "5.0 is the recommended version: it names a fifth more flows than 4.2 does";
+    let advice = "5.0 is the recommended version: older ones name fewer applications; server names and JA4 do not depend on it";
     match dissect::version() {
         Some(version) => {
             let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
