@@ -95,7 +95,9 @@ impl Meter {
     /// The flows written by now.
     pub fn flows(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
+        // The meter may be in the midst of writing.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
     }
 
     /// Waits until the flows written satisfy `enough`.
