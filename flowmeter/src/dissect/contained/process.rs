@@ -80,6 +80,8 @@ pub struct Contained {
     spare: Option<Starting>,
     /// When the spare was looked at.
     looked: Instant,
+    /// The spare was lost: when another one is started, and how long that was waited for.
+    retry_spare: Option<(Instant, Duration)>,
     /// None could be started: when that is tried again, and how long that was waited for.
     retry: Option<(Instant, Duration)>,
     /// The batch that is to be answered, and whether a child has it.
@@ -113,6 +115,7 @@ impl Contained {
             process,
             spare: None,
             looked: Instant::now(),
+            retry_spare: None,
             retry: None,
             given: None,
             held: HashMap::new(),
@@ -219,6 +222,7 @@ impl Contained {
         }
         if self.process.is_some() {
             self.retry = None;
+            self.retry_spare = None;
             self.stand_by();
         }
     }
@@ -235,35 +239,40 @@ impl Contained {
 
     fn put_off(&mut self, error: &Error) {
         self.count_start(error);
-        let wait = match self.retry {
-            Some((_, before)) => (before * 2).min(LAST_RETRY),
-            None => FIRST_RETRY,
-        };
         if self.retry.is_none() {
             eprintln!("flowmeter: warning: no layer 7 until it can be dissected again: {error}");
         }
-        self.retry = Some((Instant::now() + wait, wait));
+        self.retry = Some(put_off(self.retry));
     }
 
     fn stand_by(&mut self) {
-        if self.recipe.has_spare && self.spare.is_none() {
-            // If this fails there is none to stand by; when one is needed, it is tried again.
-            self.spare = Starting::spawn(&self.recipe).ok();
+        let is_wanted = self.recipe.has_spare && self.spare.is_none() && self.process.is_some();
+        if !is_wanted || self.retry_spare.is_some_and(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        self.spare = Starting::spawn(&self.recipe).ok();
+        if self.spare.is_none() {
+            self.retry_spare = Some(put_off(self.retry_spare));
         }
     }
 
-    /// Replaces a spare that ended or was stopped.
+    /// Replaces a spare that ended or was stopped: with patience, as none may be able to start any
+    /// more.
     fn look_at_spare(&mut self) {
         if self.looked.elapsed() < LOOK {
             return;
         }
         self.looked = Instant::now();
-        if let Some(fault) = self.spare.as_mut().and_then(|spare| fault_at_rest(&mut spare.child.0))
-        {
-            self.count(fault);
-            self.spare = None;
-            self.stand_by();
+        let fault = self.spare.as_mut().and_then(|spare| fault_at_rest(&mut spare.child.0));
+        if let (Some(fault), Some(spare)) = (fault, self.spare.take_if(|_| fault.is_some())) {
+            // It may have said before why it does not work.
+            match spare.ready() {
+                Ok(_) => self.count(fault),
+                Err(e) => self.count_start(&e),
+            }
+            self.retry_spare = Some(put_off(self.retry_spare));
         }
+        self.stand_by();
     }
 
     fn count(&self, fault: Fault) {
@@ -284,6 +293,16 @@ impl Contained {
             eprintln!("flowmeter: warning: failed to write to the quarantine: {e}");
         }
     }
+}
+
+/// When it is tried again after a failure, and after which time: twice as long as `before`, unless
+/// that is long ago.
+fn put_off(before: Option<(Instant, Duration)>) -> (Instant, Duration) {
+    let wait = match before {
+        Some((at, wait)) if at.elapsed() < LAST_RETRY => (wait * 2).min(LAST_RETRY),
+        _ => FIRST_RETRY,
+    };
+    (Instant::now() + wait, wait)
 }
 
 /// Why a child is replaced.
@@ -616,5 +635,23 @@ mod tests {
         assert!(contained.retry == Some((at, wait)) || Instant::now() >= at);
         assert!(dissect(&mut contained).verdicts[0].1.is_lost);
         assert_eq!(losses(&contained), (1, 0), "what was not started is not lost");
+    }
+
+    #[test]
+    fn spares_that_do_not_start_are_not_tried_all_the_time() {
+        let fake = Fake::new("no-spare", "");
+        let mut contained = start(&fake.0);
+        contained.spare = None;
+        fs::write(&fake.0, "#!/bin/false\n").unwrap_or_else(|e| panic!("{e}"));
+        for (lost, wait) in [(1, FIRST_RETRY), (2, FIRST_RETRY * 2)] {
+            while losses(&contained) != (lost, 0) {
+                contained.look_at_spare();
+            }
+            let (at, waited) = contained.retry_spare.unwrap_or_else(|| panic!("none was lost"));
+            assert_eq!(waited, wait);
+            contained.look_at_spare();
+            assert!(contained.spare.is_none() || Instant::now() >= at);
+        }
+        assert!(contained.process.is_some(), "the one that works goes on");
     }
 }
