@@ -2,13 +2,11 @@
 //!
 //! Each flow has a state, made by the module of its part.
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
-
 use super::answer::{Answer, Counts};
 use super::batch::{Batch, Message};
 use super::flow::{Flow, Inspection};
 use super::ndpi::Module;
+use super::shards::Shards;
 use super::{Error, Layer7};
 
 /// How much is dissected.
@@ -28,7 +26,7 @@ pub struct Limits {
 /// Modules, and the flows they know.
 pub struct Dissector {
     // Before the modules, to be dropped before them.
-    flows: HashMap<u64, Known>,
+    flows: Shards<Known>,
     modules: Vec<Option<Module>>,
     max_flows: usize,
     details: bool,
@@ -51,7 +49,7 @@ impl Dissector {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            flows: HashMap::new(),
+            flows: Shards::new(),
             modules,
             max_flows: limits.max_flows,
             details: limits.details,
@@ -86,13 +84,11 @@ impl Dissector {
     fn inspect(&mut self, message: &Message, ip: &[u8]) -> Option<Inspection> {
         let crowded = self.flows.len() >= self.max_flows;
         let module = self.modules.get_mut(message.part as usize)?.as_mut()?;
-        let known = match self.flows.entry(message.flow) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if crowded => return None,
-            Entry::Vacant(entry) => {
-                entry.insert(Known { part: message.part, flow: Flow::new(module, self.details)? })
-            }
-        };
+        let details = self.details;
+        let known = self.flows.get_or_try_insert(message.flow, || {
+            let flow = (!crowded).then(|| Flow::new(module, details)).flatten()?;
+            Some(Known { part: message.part, flow })
+        })?;
         // A state must not meet another module than its own.
         if known.part != message.part {
             return Some(Inspection::Refused);
@@ -101,7 +97,7 @@ impl Dissector {
     }
 
     fn finish(&mut self, flow: u64) -> Option<Layer7> {
-        let known = self.flows.remove(&flow)?;
+        let known = self.flows.remove(flow)?;
         let module = self.modules.get_mut(known.part as usize)?.as_mut()?;
         Some(known.flow.finish(module))
     }

@@ -18,6 +18,7 @@ pub mod pool;
 mod quarantine;
 #[cfg(test)]
 mod samples;
+mod shards;
 mod ssdp;
 
 use std::path::PathBuf;
