@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Computing time of a batch at the most, with something for each message. Most messages take some
 /// µs, few of them 20.
 const BATCH: Duration = Duration::from_millis(40);
-const MESSAGE: Duration = Duration::from_micros(40);
+const MESSAGE: Duration = Duration::from_micros(20);
 /// A child that owes an answer and was asleep at so many looks in a row will not wake: all that it
 /// could wait for is there. One that is only waiting for its turn is not asleep.
 const ASLEEP: u32 = 3;
