@@ -67,6 +67,37 @@ pub struct OwnerEvent {
 
 const _: () = assert!(size_of::<OwnerEvent>() == 136);
 
+/// Bytes of a program's path that are told.
+pub const MAX_PATH: usize = 256;
+/// Bytes of its arguments that are told.
+pub const MAX_ARGS: usize = 1024;
+
+/// An event in the ring of programs: a process runs another one from now on.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExecEvent {
+    /// When the process started; ns since boot.
+    pub start_ns: u64,
+    /// Thread group, in the first pid namespace.
+    pub pid: u32,
+    /// The thread group of its parent.
+    pub parent: u32,
+    /// User, in the first user namespace.
+    pub uid: u32,
+    /// Bytes of the path, with its zero.
+    pub path_bytes: u32,
+    /// Bytes of the arguments, each with its zero; the last may be cut.
+    pub args_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The program's path as it was asked for; of a script its interpreter's.
+    pub path: [u8; MAX_PATH],
+    /// Its arguments.
+    pub args: [u8; MAX_ARGS],
+}
+
+const _: () = assert!(size_of::<ExecEvent>() == 32 + MAX_PATH + MAX_ARGS);
+
 /// What became of sockets' events, counted by the kernel.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -77,4 +108,6 @@ pub struct OwnerCounters {
     pub lost: u64,
     /// Sockets that found no memory for what is kept of them.
     pub unkept: u64,
+    /// Programs that found no room in their ring.
+    pub execs_lost: u64,
 }

@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod exec;
 mod heard;
 mod maps;
 mod meter;
@@ -96,6 +97,14 @@ pub fn flowmeter_send(ctx: BtfTracePointContext) -> i32 {
 pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the argument is a socket that the kernel holds.
     unsafe { owner::used(ctx.arg(0)) };
+    0
+}
+
+/// A process runs another program.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn flowmeter_exec(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the arguments are the task, which runs, and its new program.
+    unsafe { exec::executed(ctx.arg(0), ctx.arg(2)) };
     0
 }
 

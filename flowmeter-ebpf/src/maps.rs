@@ -113,6 +113,10 @@ pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES * HOOKS }> = PerCpuA
 #[btf_map]
 pub static OWNERS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
 
+/// Programs that processes run. Apart from the sockets, which must not be lost for these.
+#[btf_map]
+pub static EXECS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
+
 /// What became of them, on all CPUs: every event tells how many were lost before it.
 #[btf_map]
 pub static OWNER_COUNTERS: Array<OwnerCounters, 1> = Array::new();
@@ -184,6 +188,11 @@ globals! {
     TASK_TGID: u32 = 0;
     TASK_START: u32 = 0;
     TASK_COMM: u32 = 0;
+    TASK_MM: u32 = 0;
+    /// Of `mm_struct` and `linux_binprm`:
+    MM_ARG_START: u32 = 0;
+    MM_ARG_END: u32 = 0;
+    BPRM_INTERP: u32 = 0;
     /// Of `net`, 0 if not known:
     NET_COOKIE: u32 = 0;
     /// Of `sock`, by its common part:

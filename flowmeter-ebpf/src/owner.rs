@@ -270,7 +270,7 @@ fn tell_process(event: &mut OwnerEvent) {
 /// # Safety
 /// `base` must be what the verifier takes for a pointer to a kernel struct.
 #[inline(always)]
-unsafe fn field<T: Copy>(base: *const c_void, offset: u32) -> T {
+pub unsafe fn field<T: Copy>(base: *const c_void, offset: u32) -> T {
     // SAFETY: the caller vouches for `base`; volatile, so that loads are not merged into others
     // than the verifier allows.
     unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast()) }
@@ -296,7 +296,7 @@ pub fn unkept() {
 }
 
 #[inline(always)]
-fn count(which: impl FnOnce(&mut OwnerCounters) -> *mut u64) {
+pub fn count(which: impl FnOnce(&mut OwnerCounters) -> *mut u64) {
     if let Some(counters) = OWNER_COUNTERS.get_ptr_mut(0) {
         // SAFETY: the pointer is to a counter in the map, aligned; an atomic addition is what other
         // CPUs that count at the same time do too.

@@ -39,6 +39,8 @@ pub struct Annotator {
     profiles: Option<Profiles>,
     /// The last process heard of: most events come in runs of one process.
     heard: Option<ProcessKey>,
+    /// Those heard of that are to be looked up.
+    news: Vec<ProcessKey>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
@@ -71,6 +73,7 @@ impl Annotator {
                 .transpose()
                 .map_err(Error::Attribution)?,
             heard: None,
+            news: Vec::new(),
             sockets: ring.map(|ring| (ring, Hooked::new(options, kernel::network_namespace()))),
             processes: processes.map_err(Error::Attribution)?,
             waiting: HashMap::new(),
@@ -109,16 +112,19 @@ impl Annotator {
 
     /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
     fn hear(&mut self) {
-        if let Some((ring, hooked)) = &mut self.sockets {
-            let mut process = None;
-            while ring.next(|event| process = Some(hooked.event(event))) {
-                if process != self.heard
-                    && let (Some(profiles), Some(key)) = (&self.profiles, process)
-                {
-                    profiles.observe(key);
-                }
-                self.heard = process;
+        let Some((ring, hooked)) = &mut self.sockets else { return };
+        let mut process = None;
+        while ring.next(|event| process = Some(hooked.event(event))) {
+            if process != self.heard {
+                self.news.extend(process);
             }
+            self.heard = process;
+        }
+        let Some(profiles) = &self.profiles else { return };
+        // After the sockets: whoever has one has begun its program before.
+        while ring.next_program(|event| profiles.executed(event)) {}
+        for process in self.news.drain(..) {
+            profiles.observe(process);
         }
     }
 

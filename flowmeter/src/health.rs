@@ -170,6 +170,7 @@ impl Report {
                 "evicted_open": hooked.evicted_open,
                 "ambiguous": hooked.ambiguous,
                 "events_lost": kernel.lost,
+                "programs_lost": kernel.execs_lost,
                 "without_memory": kernel.unkept,
             })
         });

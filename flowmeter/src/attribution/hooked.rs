@@ -64,7 +64,7 @@ pub struct HookedCounters {
 const ADDRESSES: Duration = Duration::from_secs(1);
 
 /// A clock tick, in which procfs tells when a process started; ns.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 impl Known {
     fn is_open(&self) -> bool {

@@ -1,10 +1,11 @@
 //! What is a process, beyond its number and name?
 //!
 //! Read from procfs as soon as it is first heard of, by a thread of its own, and kept after it has
-//! gone. What a process hides, or what was gone too soon, is not known; nothing is ever taken from
-//! a process that has got its number since.
+//! gone. Of one that was gone too soon there is what the kernel told when it began its program;
+//! nothing is ever taken from a process that has got its number since.
 
 mod cgroup;
+mod exec;
 mod hash;
 
 use std::collections::VecDeque;
@@ -14,12 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
+use flowmeter_common::owner::ExecEvent;
 use hashbrown::HashMap;
 
 pub use cgroup::Place;
 use hash::Hashes;
 
 use super::Error;
+use exec::Programs;
 
 /// A process, told from later ones with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +100,7 @@ struct Table {
     /// The first heard of in front.
     order: VecDeque<ProcessKey>,
     evictions: u64,
+    programs: Programs,
 }
 
 /// Processes that may wait to be read.
@@ -135,6 +139,14 @@ impl Profiles {
         let _ = self.queue.try_send(key);
     }
 
+    /// A process has begun a program, which the kernel told.
+    pub fn executed(&self, event: &ExecEvent) {
+        let mut table = lock(&self.shared.table);
+        let process = table.programs.begin(event, self.shared.options.max_cmdline);
+        // What was known of it was another program's.
+        table.profiles.remove(&process);
+    }
+
     /// What is known of a process; read now if it was not yet.
     pub fn get(&self, key: ProcessKey) -> Arc<Profile> {
         self.shared.get(key)
@@ -165,8 +177,12 @@ impl Shared {
         if let Some(profile) = lock(&self.table).profiles.get(&key) {
             return Arc::clone(profile);
         }
-        let profile = Arc::new(self.read(key));
+        let mut profile = self.read(key);
         let mut table = lock(&self.table);
+        if let Some(program) = table.programs.take(&key) {
+            program.complete(&mut profile);
+        }
+        let profile = Arc::new(profile);
         while table.profiles.len() >= self.options.max_processes.max(1) {
             let Some(oldest) = table.order.pop_front() else { break };
             table.profiles.remove(&oldest);
@@ -186,13 +202,7 @@ impl Shared {
             return known;
         }
         let args = bytes(&folder.join("cmdline"), self.options.max_cmdline).unwrap_or_default();
-        let args: Vec<String> = args
-            .strip_suffix(b"\0")
-            .unwrap_or(&args)
-            .split(|byte| *byte == 0)
-            .filter(|arg| !args.is_empty() || !arg.is_empty())
-            .map(|arg| String::from_utf8_lossy(arg).into_owned())
-            .collect();
+        let args = split(&args);
         let status = text(&folder.join("status")).unwrap_or_default();
         let field = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -234,6 +244,13 @@ impl Shared {
         });
         start == Some(key.start_ticks)
     }
+}
+
+/// Arguments, each of which ends with a zero, but the last one may be cut.
+fn split(args: &[u8]) -> Vec<String> {
+    let whole = args.strip_suffix(b"\0").unwrap_or(args);
+    let args = if args.is_empty() { None } else { Some(whole.split(|byte| *byte == 0)) };
+    args.into_iter().flatten().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
 }
 
 /// The path in the unified hierarchy (`0::`), or in systemd's own of version 1.

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf};
-use flowmeter_common::owner::{OwnerCounters, OwnerEvent};
+use flowmeter_common::owner::{ExecEvent, OwnerCounters, OwnerEvent};
 use zerocopy::FromBytes;
 
 use super::{Error, Kernel, maps, sys};
@@ -23,7 +23,7 @@ pub struct SocketHook {
 }
 
 /// Programs, the hooks' names, and the tracepoints of those that are at one.
-const PROGRAMS: [(&str, &str, Option<&str>); 8] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 9] = [
     ("flowmeter_socket", "cgroup/sock_create", None),
     ("flowmeter_bind4", "cgroup/post_bind4", None),
     ("flowmeter_bind6", "cgroup/post_bind6", None),
@@ -32,6 +32,7 @@ const PROGRAMS: [(&str, &str, Option<&str>); 8] = [
     ("flowmeter_heard6", "cgroup/recvmsg6", None),
     ("flowmeter_send", "tp_btf/sock_send_length", Some("sock_send_length")),
     ("flowmeter_receive", "tp_btf/sock_recv_length", Some("sock_recv_length")),
+    ("flowmeter_exec", "tp_btf/sched_process_exec", Some("sched_process_exec")),
 ];
 
 /// Attaches the programs, as many as can be.
@@ -82,20 +83,33 @@ fn attach_one(
     }
 }
 
-/// The ring of what happens to sockets.
-pub struct OwnerRing(RingBuf<MapData>);
+/// The rings of what happens to sockets, and of the programs that processes run.
+pub struct OwnerRing {
+    sockets: RingBuf<MapData>,
+    programs: RingBuf<MapData>,
+}
 
 impl OwnerRing {
-    /// Takes the next event; false if there is none.
+    /// Takes the next event of a socket; false if there is none.
     pub fn next(&mut self, take: impl FnOnce(&OwnerEvent)) -> bool {
-        let Some(bytes) = self.0.next() else {
-            return false;
-        };
-        if let Ok((event, _)) = OwnerEvent::read_from_prefix(&bytes) {
-            take(&event);
-        }
-        true
+        next(&mut self.sockets, take)
     }
+
+    /// Takes the next program; false if there is none. Once the sockets' events are taken, the
+    /// programs of their processes are here.
+    pub fn next_program(&mut self, take: impl FnOnce(&ExecEvent)) -> bool {
+        next(&mut self.programs, take)
+    }
+}
+
+fn next<T: FromBytes>(ring: &mut RingBuf<MapData>, take: impl FnOnce(&T)) -> bool {
+    let Some(bytes) = ring.next() else {
+        return false;
+    };
+    if let Ok((event, _)) = T::read_from_prefix(&bytes) {
+        take(&event);
+    }
+    true
 }
 
 impl Kernel {
@@ -106,7 +120,8 @@ impl Kernel {
 
     /// Takes the ring of what happens to sockets, once.
     pub fn owner_ring(&mut self) -> Result<OwnerRing, Error> {
-        maps::ring(&mut self.ebpf, "OWNERS").map(OwnerRing)
+        let sockets = maps::ring(&mut self.ebpf, "OWNERS")?;
+        Ok(OwnerRing { sockets, programs: maps::ring(&mut self.ebpf, "EXECS")? })
     }
 
     /// What the programs at the sockets have counted.
@@ -114,8 +129,8 @@ impl Kernel {
         let name = "OWNER_COUNTERS";
         let failed = |e| Error::Map { act: "read", map: name, source: sys::map_error(&e) };
         let map = self.ebpf.map(name).ok_or(Error::NoObject)?;
-        let map: Array<_, [u64; 2]> = Array::try_from(map).map_err(failed)?;
-        let [lost, unkept] = map.get(&0, 0).map_err(failed)?;
-        Ok(OwnerCounters { lost, unkept })
+        let map: Array<_, [u64; 3]> = Array::try_from(map).map_err(failed)?;
+        let [lost, unkept, execs_lost] = map.get(&0, 0).map_err(failed)?;
+        Ok(OwnerCounters { lost, unkept, execs_lost })
     }
 }
