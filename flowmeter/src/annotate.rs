@@ -40,7 +40,7 @@ pub struct Annotator {
     /// The last process heard of: most events come in runs of one process.
     heard: Option<ProcessKey>,
     /// Those heard of that are to be looked up.
-    news: Vec<ProcessKey>,
+    news: Vec<(ProcessKey, u64)>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
@@ -113,18 +113,18 @@ impl Annotator {
     /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
     fn hear(&mut self) {
         let Some((ring, hooked)) = &mut self.sockets else { return };
-        let mut process = None;
-        while ring.next(|event| process = Some(hooked.event(event))) {
+        while ring.next(|event| {
+            let process = Some(hooked.event(event));
             if process != self.heard {
-                self.news.extend(process);
+                self.news.extend(process.map(|process| (process, event.cgroup)));
             }
             self.heard = process;
-        }
+        }) {}
         let Some(profiles) = &self.profiles else { return };
         // After the sockets: whoever has one has begun its program before.
         while ring.next_program(|event| profiles.executed(event)) {}
-        for process in self.news.drain(..) {
-            profiles.observe(process);
+        for (process, cgroup) in self.news.drain(..) {
+            profiles.observe(process, cgroup);
         }
     }
 
@@ -152,7 +152,8 @@ impl Annotator {
         if let Some(profiles) = &self.profiles {
             for owner in [&mut owners.src, &mut owners.dst].into_iter().flatten() {
                 let key = ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks };
-                owner.profile = Some(profiles.get(key));
+                let cgroup = owner.told.as_ref().map_or(0, |told| told.cgroup);
+                owner.profile = Some(profiles.get(key, cgroup));
             }
         }
         owners

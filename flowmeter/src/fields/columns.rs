@@ -516,7 +516,7 @@ macro_rules! owner {
 macro_rules! process {
     ($prefix:literal, $which:ident, $whose:literal) => {
         &[
-            process!(@ $prefix, "process_exe", $which, Text, "", "executable's path", $whose, |_, p| text(p.exe.as_deref())),
+            process!(@ $prefix, "process_exe", $which, Text, "", "executable's path; if it was gone too soon for procfs, as the kernel was asked for it", $whose, |_, p| text(p.exe.as_deref())),
             process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of its executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256.get().map(String::as_str))),
             process!(@ $prefix, "process_cmdline", $which, Text, "", "command line, up to --max-cmdline", $whose, |_, p| text(p.cmdline.as_deref())),
             process!(@ $prefix, "process_args", $which, TextList, "", "arguments, up to --max-cmdline", $whose, |_, p| Value::Texts(&p.args)),

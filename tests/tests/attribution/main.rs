@@ -237,6 +237,30 @@ fn options<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn programs_are_known_however_short_they_live() -> Result<()> {
+    if !root::available("programs_are_known_however_short_they_live")? {
+        return Ok(());
+    }
+    const RUN: &str =
+        "for i in $(seq 200); do bash -c ': > /dev/tcp/10.9.0.2/7' \"number $i\"; done";
+    let link = Link::new()?;
+    let _servers = Servers::start(&link.far, "0.0.0.0", 4)?;
+    let meter = Meter::start(&link.near, &options(&[]))?;
+    link.near.run("bash", &["-c", RUN])?;
+    let log = meter.stop()?;
+    let flows: Vec<_> = log.flows.iter().filter(|flow| flow["dst_port"] == SERVED).collect();
+    ensure!(flows.len() == 200, "{} flows", flows.len());
+    for flow in &flows {
+        let text = |column: &str| flow[column].as_str().unwrap_or_default().to_owned();
+        ensure!(text("process_exe").ends_with("bash"), "{flow:#}");
+        ensure!(text("process_cmdline").contains("/dev/tcp/10.9.0.2/7 number "), "{flow:#}");
+        ensure!(flow["process_args"][1] == "-c" && flow["process_user"] == "root", "{flow:#}");
+        ensure!(number(flow, "process_ppid") > 0, "{flow:#}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_thousand_short_lives_of_each_kind_are_all_known_at_both_ends() -> Result<()> {
     if !root::available("a_thousand_short_lives_of_each_kind_are_all_known_at_both_ends")? {
         return Ok(());

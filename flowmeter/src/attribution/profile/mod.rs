@@ -83,7 +83,7 @@ impl Default for Options {
 pub struct Profiles {
     shared: Arc<Shared>,
     /// To the thread that reads. A full queue is no loss: who is asked for is read then.
-    queue: Sender<ProcessKey>,
+    queue: Sender<(ProcessKey, u64)>,
 }
 
 struct Shared {
@@ -101,6 +101,29 @@ struct Table {
     order: VecDeque<ProcessKey>,
     evictions: u64,
     programs: Programs,
+    /// Paths of cgroups, by their numbers.
+    cgroups: HashMap<u64, String>,
+}
+
+/// Paths of cgroups in memory; after so many it begins anew.
+const MOST_CGROUPS: usize = 16_384;
+
+impl Table {
+    /// Takes the path of a cgroup from a profile, or gives it.
+    fn learn(&mut self, profile: &mut Profile, cgroup: u64) {
+        if cgroup == 0 {
+            return;
+        }
+        if let Some(path) = &profile.cgroup {
+            if self.cgroups.len() >= MOST_CGROUPS {
+                self.cgroups.clear();
+            }
+            self.cgroups.insert(cgroup, path.clone());
+        } else if let Some(path) = self.cgroups.get(&cgroup) {
+            profile.place = Place::of(path);
+            profile.cgroup = Some(path.clone());
+        }
+    }
 }
 
 /// Processes that may wait to be read.
@@ -113,14 +136,14 @@ impl Profiles {
     /// Begins with none. The thread ends with the value.
     pub fn start(options: Options) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(options, Path::new("/proc")));
-        let (queue, wanted) = bounded::<ProcessKey>(QUEUE);
+        let (queue, wanted) = bounded::<(ProcessKey, u64)>(QUEUE);
         let reader = Arc::clone(&shared);
         thread::Builder::new()
             .name("profiles".into())
             .spawn(move || {
                 let mut hashes = Hashes::default();
-                for key in wanted {
-                    let profile = reader.get(key);
+                for (key, cgroup) in wanted {
+                    let profile = reader.get(key, cgroup);
                     if reader.options.hash
                         && let Some(sha256) =
                             hashes.of(&reader.root.join(format!("{}/exe", key.pid)))
@@ -134,9 +157,10 @@ impl Profiles {
         Ok(Self { shared, queue })
     }
 
-    /// A process is heard of for the first time: it is read soon.
-    pub fn observe(&self, key: ProcessKey) {
-        let _ = self.queue.try_send(key);
+    /// A process is heard of for the first time: it is read soon. `cgroup` is its cgroup's number,
+    /// by which processes that are gone too soon have the path of those that were not; 0 if unknown.
+    pub fn observe(&self, key: ProcessKey, cgroup: u64) {
+        let _ = self.queue.try_send((key, cgroup));
     }
 
     /// A process has begun a program, which the kernel told.
@@ -147,9 +171,9 @@ impl Profiles {
         table.profiles.remove(&process);
     }
 
-    /// What is known of a process; read now if it was not yet.
-    pub fn get(&self, key: ProcessKey) -> Arc<Profile> {
-        self.shared.get(key)
+    /// What is known of a process; read now if it was not yet. `cgroup` as above.
+    pub fn get(&self, key: ProcessKey, cgroup: u64) -> Arc<Profile> {
+        self.shared.get(key, cgroup)
     }
 
     /// Processes in memory, and those forgotten to make room.
@@ -173,7 +197,7 @@ impl Shared {
         }
     }
 
-    fn get(&self, key: ProcessKey) -> Arc<Profile> {
+    fn get(&self, key: ProcessKey, cgroup: u64) -> Arc<Profile> {
         if let Some(profile) = lock(&self.table).profiles.get(&key) {
             return Arc::clone(profile);
         }
@@ -182,6 +206,7 @@ impl Shared {
         if let Some(program) = table.programs.take(&key) {
             program.complete(&mut profile);
         }
+        table.learn(&mut profile, cgroup);
         let profile = Arc::new(profile);
         while table.profiles.len() >= self.options.max_processes.max(1) {
             let Some(oldest) = table.order.pop_front() else { break };
@@ -331,21 +356,31 @@ mod tests {
         let shared = shared(Options::default());
         let sleeper = Sleeper::new();
         let key = sleeper.key();
-        let profile = shared.get(key);
+        let profile = shared.get(key, 0);
         assert!(profile.exe.as_ref().is_some_and(|exe| exe.ends_with("/sleep")), "{profile:?}");
         assert_eq!(profile.args, ["sleep", "60"]);
         assert_eq!(profile.cmdline.as_deref(), Some("sleep 60"));
         assert_eq!(profile.parent, Some(std::process::id()));
         assert!(profile.parent_name.is_some() && profile.uid.is_some());
         drop(sleeper);
-        assert_eq!(shared.get(key).args, ["sleep", "60"]);
+        assert_eq!(shared.get(key, 0).args, ["sleep", "60"]);
+    }
+
+    #[test]
+    fn the_cgroup_of_one_is_that_of_others_in_it() {
+        let shared = shared(Options::default());
+        let sleeper = Sleeper::new();
+        let known = shared.get(sleeper.key(), 4711);
+        let gone = ProcessKey { pid: u32::MAX, start_ticks: 1 };
+        assert_eq!(shared.get(gone, 4711).cgroup, known.cgroup);
+        assert_eq!(shared.get(ProcessKey { start_ticks: 2, ..gone }, 4712).cgroup, None);
     }
 
     #[test]
     fn another_process_with_the_number_tells_nothing() {
         let sleeper = Sleeper::new();
         let key = ProcessKey { start_ticks: sleeper.key().start_ticks + 1, ..sleeper.key() };
-        let profile = shared(Options::default()).get(key);
+        let profile = shared(Options::default()).get(key, 0);
         assert_eq!((profile.exe.clone(), profile.uid), (None, None));
         assert!(profile.start_ms.is_some());
     }
@@ -354,7 +389,7 @@ mod tests {
     fn memory_is_bounded_and_what_is_forgotten_counted() {
         let shared = shared(Options { max_processes: 2, ..Options::default() });
         for start_ticks in 1..=5 {
-            shared.get(ProcessKey { pid: 1, start_ticks });
+            shared.get(ProcessKey { pid: 1, start_ticks }, 0);
         }
         let table = lock(&shared.table);
         assert_eq!((table.profiles.len(), table.order.len(), table.evictions), (2, 2, 3));
@@ -364,7 +399,7 @@ mod tests {
     fn long_command_lines_are_cut() {
         let sleeper = Sleeper::new();
         let shared = shared(Options { max_cmdline: 7, ..Options::default() });
-        assert_eq!(shared.get(sleeper.key()).args, ["sleep", "6"]);
+        assert_eq!(shared.get(sleeper.key(), 0).args, ["sleep", "6"]);
     }
 
     #[test]
