@@ -76,6 +76,8 @@ pub const MAX_ARGS: usize = 1024;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExecEvent {
+    /// When it began; ns since the epoch.
+    pub time_ns: u64,
     /// When the process started; ns since boot.
     pub start_ns: u64,
     /// Thread group, in the first pid namespace.
@@ -96,7 +98,7 @@ pub struct ExecEvent {
     pub args: [u8; MAX_ARGS],
 }
 
-const _: () = assert!(size_of::<ExecEvent>() == 32 + MAX_PATH + MAX_ARGS);
+const _: () = assert!(size_of::<ExecEvent>() == 40 + MAX_PATH + MAX_ARGS);
 
 /// What became of sockets' events, counted by the kernel.
 #[derive(

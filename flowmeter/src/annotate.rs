@@ -12,7 +12,7 @@ use flowmeter_common::tally::mark;
 use hashbrown::HashMap;
 use thiserror::Error;
 
-use crate::attribution::{self, Conversation, Hooked, Owners, Poller, ProcessKey, Profiles};
+use crate::attribution::{self, Conversation, Heard, Hooked, Owners, Poller, ProcessKey, Profiles};
 use crate::capture::kernel::{self, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
@@ -40,7 +40,7 @@ pub struct Annotator {
     /// The last process heard of: most events come in runs of one process.
     heard: Option<ProcessKey>,
     /// Those heard of that are to be looked up.
-    news: Vec<(ProcessKey, u64)>,
+    news: Vec<Heard>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
@@ -116,15 +116,19 @@ impl Annotator {
         while ring.next(|event| {
             let process = Some(hooked.event(event));
             if process != self.heard {
-                self.news.extend(process.map(|process| (process, event.cgroup)));
+                self.news.extend(process.map(|key| Heard {
+                    key,
+                    time_ns: event.time_ns,
+                    cgroup: event.cgroup,
+                }));
             }
             self.heard = process;
         }) {}
         let Some(profiles) = &self.profiles else { return };
         // After the sockets: whoever has one has begun its program before.
         while ring.next_program(|event| profiles.executed(event)) {}
-        for (process, cgroup) in self.news.drain(..) {
-            profiles.observe(process, cgroup);
+        for heard in self.news.drain(..) {
+            profiles.observe(heard);
         }
     }
 
@@ -153,7 +157,7 @@ impl Annotator {
             for owner in [&mut owners.src, &mut owners.dst].into_iter().flatten() {
                 let key = ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks };
                 let cgroup = owner.told.as_ref().map_or(0, |told| told.cgroup);
-                owner.profile = Some(profiles.get(key, cgroup));
+                owner.profile = Some(profiles.get(Heard { key, time_ns: first_ns, cgroup }));
             }
         }
         owners

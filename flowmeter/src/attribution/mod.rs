@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use self::hooked::{Hooked, HookedCounters};
 pub use self::poller::{Counters, Options, Poller};
-pub use self::profile::{ProcessKey, Profile, Profiles};
+pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
 pub use self::table::SocketTable;
 
 #[expect(

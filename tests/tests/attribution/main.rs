@@ -236,13 +236,14 @@ fn options<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&OPTIONS[..], more, &[WIRE]].concat()
 }
 
+/// A program of a millisecond, again and again.
+const RUN: &str = "for i in $(seq 200); do bash -c ': > /dev/tcp/10.9.0.2/7' \"number $i\"; done";
+
 #[test]
 fn programs_are_known_however_short_they_live() -> Result<()> {
     if !root::available("programs_are_known_however_short_they_live")? {
         return Ok(());
     }
-    const RUN: &str =
-        "for i in $(seq 200); do bash -c ': > /dev/tcp/10.9.0.2/7' \"number $i\"; done";
     let link = Link::new()?;
     let _servers = Servers::start(&link.far, "0.0.0.0", 4)?;
     let meter = Meter::start(&link.near, &options(&[]))?;
@@ -256,6 +257,32 @@ fn programs_are_known_however_short_they_live() -> Result<()> {
         ensure!(text("process_cmdline").contains("/dev/tcp/10.9.0.2/7 number "), "{flow:#}");
         ensure!(flow["process_args"][1] == "-c" && flow["process_user"] == "root", "{flow:#}");
         ensure!(number(flow, "process_ppid") > 0, "{flow:#}");
+    }
+    Ok(())
+}
+
+/// Sends, becomes another program, and sends again.
+const BECOME: &str = "
+import os, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(b'x', ('10.9.0.2', 7001))
+os.execv('/bin/bash', ['bash', '-c', 'echo x > /dev/udp/10.9.0.2/7002; sleep 1'])
+";
+
+#[test]
+fn a_process_that_becomes_another_program_has_each_at_its_time() -> Result<()> {
+    if !root::available("a_process_that_becomes_another_program_has_each_at_its_time")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let meter = Meter::start(&link.near, &options(&[]))?;
+    link.near.python(BECOME, &[])?;
+    let log = meter.stop()?;
+    for (port, exe, argument) in [(7001, "python", "execv"), (7002, "bash", "sleep 1")] {
+        let flow = log.the(|flow| flow["dst_port"] == port)?;
+        let text = |column: &str| flow[column].as_str().unwrap_or_default().to_owned();
+        ensure!(text("process_exe").contains(exe), "{flow:#}");
+        ensure!(text("process_cmdline").contains(argument), "{flow:#}");
     }
     Ok(())
 }

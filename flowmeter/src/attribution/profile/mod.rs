@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
+use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::owner::ExecEvent;
 use hashbrown::HashMap;
 
@@ -31,6 +32,18 @@ pub struct ProcessKey {
     pub pid: u32,
     /// When it started; clock ticks of 10 ms since boot.
     pub start_ticks: u64,
+}
+
+/// A process, and what it was heard of by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The process.
+    pub key: ProcessKey,
+    /// When it was heard of; ns since the epoch. It may have run other programs before and since.
+    pub time_ns: u64,
+    /// Its cgroup's number, by which processes that are gone too soon have the path of those that
+    /// were not; 0 if unknown.
+    pub cgroup: u64,
 }
 
 /// What is known of a process.
@@ -83,7 +96,7 @@ impl Default for Options {
 pub struct Profiles {
     shared: Arc<Shared>,
     /// To the thread that reads. A full queue is no loss: who is asked for is read then.
-    queue: Sender<(ProcessKey, u64)>,
+    queue: Sender<Heard>,
 }
 
 struct Shared {
@@ -96,9 +109,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
-    profiles: HashMap<ProcessKey, Arc<Profile>>,
+    /// By the process and when it began its program; 0 if that is not known.
+    profiles: HashMap<(ProcessKey, u64), Arc<Profile>>,
     /// The first heard of in front.
-    order: VecDeque<ProcessKey>,
+    order: VecDeque<(ProcessKey, u64)>,
     evictions: u64,
     programs: Programs,
     /// Paths of cgroups, by their numbers.
@@ -136,18 +150,21 @@ impl Profiles {
     /// Begins with none. The thread ends with the value.
     pub fn start(options: Options) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(options, Path::new("/proc")));
-        let (queue, wanted) = bounded::<(ProcessKey, u64)>(QUEUE);
+        let (queue, wanted) = bounded::<Heard>(QUEUE);
         let reader = Arc::clone(&shared);
         thread::Builder::new()
             .name("profiles".into())
             .spawn(move || {
                 let mut hashes = Hashes::default();
-                for (key, cgroup) in wanted {
-                    let profile = reader.get(key, cgroup);
+                for heard in wanted {
+                    let key = heard.key;
+                    let profile = reader.get(heard);
                     if reader.options.hash
                         && let Some(sha256) =
                             hashes.of(&reader.root.join(format!("{}/exe", key.pid)))
                         && reader.is_there(key)
+                        // Nor has it become another program meanwhile.
+                        && reader.runs(key, &profile)
                     {
                         let _ = profile.sha256.set(sha256);
                     }
@@ -157,23 +174,19 @@ impl Profiles {
         Ok(Self { shared, queue })
     }
 
-    /// A process is heard of for the first time: it is read soon. `cgroup` is its cgroup's number,
-    /// by which processes that are gone too soon have the path of those that were not; 0 if unknown.
-    pub fn observe(&self, key: ProcessKey, cgroup: u64) {
-        let _ = self.queue.try_send((key, cgroup));
+    /// A process is heard of for the first time: it is read soon.
+    pub fn observe(&self, heard: Heard) {
+        let _ = self.queue.try_send(heard);
     }
 
     /// A process has begun a program, which the kernel told.
     pub fn executed(&self, event: &ExecEvent) {
-        let mut table = lock(&self.shared.table);
-        let process = table.programs.begin(event, self.shared.options.max_cmdline);
-        // What was known of it was another program's.
-        table.profiles.remove(&process);
+        lock(&self.shared.table).programs.begin(event, self.shared.options.max_cmdline);
     }
 
-    /// What is known of a process; read now if it was not yet. `cgroup` as above.
-    pub fn get(&self, key: ProcessKey, cgroup: u64) -> Arc<Profile> {
-        self.shared.get(key, cgroup)
+    /// What is known of a process; read now if it was not yet.
+    pub fn get(&self, heard: Heard) -> Arc<Profile> {
+        self.shared.get(heard)
     }
 
     /// Processes in memory, and those forgotten to make room.
@@ -197,31 +210,50 @@ impl Shared {
         }
     }
 
-    fn get(&self, key: ProcessKey, cgroup: u64) -> Arc<Profile> {
-        if let Some(profile) = lock(&self.table).profiles.get(&key) {
+    fn get(&self, heard: Heard) -> Arc<Profile> {
+        let Heard { key, time_ns, cgroup } = heard;
+        let start_ns = (self.boot_ms + key.start_ticks * 10) * MILLISECOND;
+        let table = lock(&self.table);
+        let program = table.programs.at(&key, time_ns.max(start_ns), start_ns);
+        let program = program.map(|(begun_ns, program)| (begun_ns, program.clone()));
+        let begun_ns = program.as_ref().map_or(0, |(begun_ns, _)| *begun_ns);
+        let id = (key, begun_ns);
+        if let Some(profile) = table.profiles.get(&id) {
             return Arc::clone(profile);
         }
-        let mut profile = self.read(key);
-        let mut table = lock(&self.table);
-        if let Some(program) = table.programs.take(&key) {
+        let is_last = table.programs.last(&key) == begun_ns;
+        drop(table);
+        // procfs has the last program.
+        let mut profile = if is_last { self.read(key) } else { self.gone(key) };
+        if let Some((_, program)) = &program {
             program.complete(&mut profile);
         }
+        let mut table = lock(&self.table);
         table.learn(&mut profile, cgroup);
+        if let Some(profile) = table.profiles.get(&id) {
+            return Arc::clone(profile); // somebody else was faster
+        }
         let profile = Arc::new(profile);
         while table.profiles.len() >= self.options.max_processes.max(1) {
             let Some(oldest) = table.order.pop_front() else { break };
             table.profiles.remove(&oldest);
             table.evictions += 1;
         }
-        table.order.push_back(key);
-        table.profiles.insert(key, Arc::clone(&profile));
+        table.order.push_back(id);
+        table.profiles.insert(id, Arc::clone(&profile));
         profile
+    }
+
+    /// What there is without procfs.
+    fn gone(&self, key: ProcessKey) -> Profile {
+        let start_ms = (key.start_ticks > 0).then(|| self.boot_ms + key.start_ticks * 10);
+        Profile { start_ms, ..Profile::default() }
     }
 
     /// Reads a process, if it is still the one.
     fn read(&self, key: ProcessKey) -> Profile {
-        let start_ms = (key.start_ticks > 0).then(|| self.boot_ms + key.start_ticks * 10);
-        let known = Profile { start_ms, ..Profile::default() };
+        let known = self.gone(key);
+        let start_ms = known.start_ms;
         let folder = self.root.join(key.pid.to_string());
         if !self.is_there(key) {
             return known;
@@ -258,6 +290,15 @@ impl Shared {
             sha256: OnceLock::new(),
         };
         if self.is_there(key) { profile } else { known }
+    }
+
+    /// Whether the process runs the executable of a profile.
+    fn runs(&self, key: ProcessKey, profile: &Profile) -> bool {
+        let exe = fs::read_link(self.root.join(format!("{}/exe", key.pid))).ok();
+        exe.zip(profile.exe.as_deref()).is_some_and(|(exe, told)| {
+            let exe = exe.to_string_lossy();
+            exe.strip_suffix(" (deleted)").unwrap_or(&exe) == told
+        })
     }
 
     /// Whether the process with this number is still the one.
@@ -347,6 +388,10 @@ mod tests {
         }
     }
 
+    fn heard(key: ProcessKey) -> Heard {
+        Heard { key, time_ns: u64::MAX, cgroup: 0 }
+    }
+
     fn shared(options: Options) -> Shared {
         Shared::new(options, Path::new("/proc"))
     }
@@ -356,31 +401,36 @@ mod tests {
         let shared = shared(Options::default());
         let sleeper = Sleeper::new();
         let key = sleeper.key();
-        let profile = shared.get(key, 0);
+        let profile = shared.get(heard(key));
         assert!(profile.exe.as_ref().is_some_and(|exe| exe.ends_with("/sleep")), "{profile:?}");
         assert_eq!(profile.args, ["sleep", "60"]);
         assert_eq!(profile.cmdline.as_deref(), Some("sleep 60"));
         assert_eq!(profile.parent, Some(std::process::id()));
         assert!(profile.parent_name.is_some() && profile.uid.is_some());
         drop(sleeper);
-        assert_eq!(shared.get(key, 0).args, ["sleep", "60"]);
+        assert_eq!(shared.get(heard(key)).args, ["sleep", "60"]);
     }
 
     #[test]
     fn the_cgroup_of_one_is_that_of_others_in_it() {
         let shared = shared(Options::default());
         let sleeper = Sleeper::new();
-        let known = shared.get(sleeper.key(), 4711);
+        let known = shared.get(Heard { cgroup: 4711, ..heard(sleeper.key()) });
         let gone = ProcessKey { pid: u32::MAX, start_ticks: 1 };
-        assert_eq!(shared.get(gone, 4711).cgroup, known.cgroup);
-        assert_eq!(shared.get(ProcessKey { start_ticks: 2, ..gone }, 4712).cgroup, None);
+        assert_eq!(shared.get(Heard { cgroup: 4711, ..heard(gone) }).cgroup, known.cgroup);
+        assert_eq!(
+            shared
+                .get(Heard { cgroup: 4712, ..heard(ProcessKey { start_ticks: 2, ..gone }) })
+                .cgroup,
+            None
+        );
     }
 
     #[test]
     fn another_process_with_the_number_tells_nothing() {
         let sleeper = Sleeper::new();
         let key = ProcessKey { start_ticks: sleeper.key().start_ticks + 1, ..sleeper.key() };
-        let profile = shared(Options::default()).get(key, 0);
+        let profile = shared(Options::default()).get(heard(key));
         assert_eq!((profile.exe.clone(), profile.uid), (None, None));
         assert!(profile.start_ms.is_some());
     }
@@ -389,7 +439,7 @@ mod tests {
     fn memory_is_bounded_and_what_is_forgotten_counted() {
         let shared = shared(Options { max_processes: 2, ..Options::default() });
         for start_ticks in 1..=5 {
-            shared.get(ProcessKey { pid: 1, start_ticks }, 0);
+            shared.get(heard(ProcessKey { pid: 1, start_ticks }));
         }
         let table = lock(&shared.table);
         assert_eq!((table.profiles.len(), table.order.len(), table.evictions), (2, 2, 3));
@@ -399,7 +449,7 @@ mod tests {
     fn long_command_lines_are_cut() {
         let sleeper = Sleeper::new();
         let shared = shared(Options { max_cmdline: 7, ..Options::default() });
-        assert_eq!(shared.get(sleeper.key(), 0).args, ["sleep", "6"]);
+        assert_eq!(shared.get(heard(sleeper.key())).args, ["sleep", "6"]);
     }
 
     #[test]
