@@ -124,6 +124,10 @@ pub static OWNER_COUNTERS: Array<OwnerCounters, 1> = Array::new();
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+/// The reaper's own: before kernel 6.3 a packet may come upon it on its CPU.
+#[btf_map]
+pub static REAPING: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
 /// Interfaces but the first: what [`FIRST_IFINDEX`] and [`FIRST_LINK`] say of that.
 #[btf_map]
 pub static INTERFACES: HashMap<u32, Interface, MAX_INTERFACES> = HashMap::new();

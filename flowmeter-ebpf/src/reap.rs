@@ -12,10 +12,15 @@ use flowmeter_common::event::{KIND_RECORD, MAX_REAP, RecordEvent};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::{self, EndReason};
 
-use crate::maps::{FLOWS, GONE, Globals, LIVE, RECORDS};
+use crate::maps::{FLOWS, GONE, Globals, LIVE, REAPING, RECORDS, Scratch};
 use crate::meter::copy_record;
 use crate::packet::opaque;
-use crate::parse::scratch;
+
+#[inline(always)]
+fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: it is this CPU's, and the reaper's alone, of which userspace runs one at a time.
+    REAPING.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
 
 /// Reaps the flows that the "packet", a [`ReapRequest`](flowmeter_common::event::ReapRequest) and
 /// keys, names. Returns how many keys are dealt with: fewer than asked if the ring is full.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use flowmeter_common::event::PacketEvent;
 use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::tally::mark;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
 use crate::attribution::{self, Conversation, Heard, Hooked, Owners, Poller, ProcessKey, Profiles};
@@ -48,6 +48,8 @@ pub struct Annotator {
     settled: Vec<u64>,
     scratch: Vec<u8>,
     unsettled: u64,
+    /// Flows of which the dissector had no room for a packet.
+    untaken: HashSet<u64>,
 }
 
 impl Annotator {
@@ -83,6 +85,7 @@ impl Annotator {
             settled: Vec::new(),
             scratch: Vec::new(),
             unsettled: 0,
+            untaken: HashSet::new(),
         })
     }
 
@@ -90,7 +93,9 @@ impl Annotator {
     pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
         let Some((dissector, _)) = &mut self.dissector else { return };
         let ip = as_on_the_wire(ip, event.ip_bytes, &mut self.scratch);
-        dissector.inspect(event.uid, event.number, event.time_ns / MILLISECOND, ip);
+        if !dissector.inspect(event.uid, event.number, event.time_ns / MILLISECOND, ip) {
+            self.untaken.insert(event.uid);
+        }
     }
 
     /// Adds the processes to a flow that has ended. It comes back unless it waits for its verdict.
@@ -104,6 +109,9 @@ impl Annotator {
             self.unsettled += 1;
             return Some(flow);
         }
+        if self.untaken.remove(&uid) {
+            flow.record.marks |= mark::DISSECTION_LOST;
+        }
         dissector.finish(uid);
         self.order.push_back((Instant::now(), uid));
         self.waiting.insert(uid, flow);
@@ -113,6 +121,7 @@ impl Annotator {
     /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
     fn hear(&mut self) {
         let Some((ring, hooked)) = &mut self.sockets else { return };
+        let mut left = MAX_EVENTS;
         while ring.next(|event| {
             let process = Some(hooked.event(event));
             if process != self.heard {
@@ -123,7 +132,10 @@ impl Annotator {
                 }));
             }
             self.heard = process;
-        }) {}
+        }) && left > 0
+        {
+            left -= 1;
+        }
         let Some(profiles) = &self.profiles else { return };
         // After the sockets: whoever has one has begun its program before.
         while ring.next_program(|event| profiles.executed(event)) {}
@@ -204,7 +216,9 @@ impl Annotator {
                 hashbrown::hash_map::Entry::Occupied(flow) if overdue => {
                     self.order.pop_front();
                     self.unsettled += 1;
-                    return Some(flow.remove());
+                    let mut flow = flow.remove();
+                    flow.record.marks |= mark::DISSECTION_LOST;
+                    return Some(flow);
                 }
                 hashbrown::hash_map::Entry::Occupied(_) => return None,
                 hashbrown::hash_map::Entry::Vacant(_) => {
@@ -229,11 +243,20 @@ impl Annotator {
         (0, 0)
     }
 
+    /// Packets that the dissector had no room for, or of flows that it had none for.
+    pub fn not_dissected(&self) -> u64 {
+        let counters = self.dissector.as_ref().map(|(dissector, _)| dissector.counters());
+        counters.map_or(0, |counters| counters.dropped + counters.crowded)
+    }
+
     /// Flows that were written without a verdict because it did not come in time.
     pub fn unsettled(&self) -> u64 {
         self.unsettled
     }
 }
+
+/// Sockets' events taken at a time, so that the packets get their turn.
+const MAX_EVENTS: usize = 65_536;
 
 /// With hooks procfs is polled this often.
 const SELDOM: Duration = Duration::from_mins(1);

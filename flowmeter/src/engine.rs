@@ -64,28 +64,51 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
         failed: None,
         written: Instant::now(),
     };
-    let mut collector = Collector::new(kernel, plan.knobs)?;
+    let mut collector = Collector::new(kernel, plan.knobs, plan.max_flows as usize)?;
     let mut reports = Reports::new(plan);
     let mut hooks = HookWatch::default();
     log_start(collector.kernel());
 
     let mut gone = Gone::default();
-    while !signals.is_stopped() && !stages.is_done() && !gone.all {
-        if signals.wants_reopened() {
-            stages.sink.reopen()?;
+    let mut turn = || -> Result<usize, Error> {
+        if signals.wants_reopened()
+            && let Err(e) = stages.sink.reopen()
+        {
+            eprintln!("flowmeter: warning: going on in the old log: {}", describe(&e));
         }
         let events = collector.tick(&mut stages)?;
         stages.settle(Duration::from_secs(1))?;
         reports.make(&collector, &mut stages)?;
         warn_of_silent(&mut hooks, collector.kernel())?;
         gone.look(collector.kernel());
-        rest(events);
-    }
-    collector.finish(&mut stages)?;
-    stages.settle_all()?;
-    reports.last(&collector, &mut stages)?;
+        Ok(if gone.all || stages.is_done() { LAST_TURN } else { events })
+    };
+    let metered = loop {
+        match turn() {
+            _ if signals.is_stopped() => break Ok(()),
+            Ok(LAST_TURN) => break Ok(()),
+            Ok(events) => rest(events),
+            Err(e) => break Err(e),
+        }
+    };
+    // Whatever has happened, what is resident is written as far as it can be, and the balance told.
+    let finished = collector.finish(&mut stages).map_err(Error::from);
+    let settled = stages.settle_all();
+    let told = reports.last(&collector, &mut stages);
+    metered.and(finished).and(settled).and(told)?;
     stages.close()?;
     if gone.all { Err(Error::NoInterface) } else { Ok(()) }
+}
+
+/// What the last turn returns.
+const LAST_TURN: usize = usize::MAX;
+
+/// An error and its cause, in a line.
+fn describe(error: &sink::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 /// Interfaces that have gone since they were attached to.
@@ -243,10 +266,10 @@ impl Reports {
     /// Makes the last ones, with everything settled.
     fn last(self, collector: &Collector, stages: &mut Stages) -> Result<(), Error> {
         let report = Report::of(collector, &stages.books, &stages.annotator)?;
+        report.print();
         if self.meter.is_some() {
             stages.sink.write_json(&report.json())?;
         }
-        report.print();
         Ok(())
     }
 }

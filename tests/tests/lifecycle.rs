@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flowmeter_tests::captures::pcap;
-use flowmeter_tests::meter::{Meter, PATIENCE};
+use flowmeter_tests::meter::{Meter, PATIENCE, number};
 use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::packets::udp;
 use flowmeter_tests::{program, root};
@@ -154,6 +154,60 @@ fn a_capture_is_not_overwritten() -> Result<()> {
         ensure!(String::from_utf8_lossy(&output.stderr).contains("is one of the captures"));
         ensure!(fs::read(&capture.0)? == bytes);
     }
+    Ok(())
+}
+
+#[test]
+fn a_capture_with_a_number_is_not_overwritten() -> Result<()> {
+    let capture = Scratch::new("ring.3.pcap");
+    let bytes = datagrams(10);
+    fs::write(&capture.0, &bytes)?;
+    let path = capture.0.to_string_lossy().into_owned();
+    let output = path.replace(".3.pcap", ".pcap");
+    let output = flowmeter(&["read", &path, "--flows-per-file=2", "-o", &output])?.output()?;
+    ensure!(output.status.code() == Some(2), "{output:?}");
+    ensure!(fs::read(&capture.0)? == bytes);
+    Ok(())
+}
+
+#[test]
+fn frames_as_long_as_tcpdump_keeps_them_are_read() -> Result<()> {
+    let capture = Scratch::new("long.pcap");
+    let mut frames = vec![udp().from("10.0.0.1:5").to("10.0.0.2:6").payload(10).build(); 3];
+    frames[1].resize(262_144, 0);
+    fs::write(&capture.0, pcap(&frames))?;
+    let output = flowmeter(&["read", &capture.0.to_string_lossy()])?.output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && text.contains("\"packets_seen\":3"), "{text}");
+    Ok(())
+}
+
+/// A flow of one packet to each of ten thousand ports.
+const FLOOD: &str = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for port in range(10000, 20000):
+    s.sendto(b'x', ('10.9.0.2', port))
+";
+
+#[test]
+fn a_flood_leaves_no_more_flows_in_memory_than_it_may() -> Result<()> {
+    if !root::available("a_flood_leaves_no_more_flows_in_memory_than_it_may")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let options = ["--max-flows=500", "--meter-records=1", "--n-dissections=0", WIRE];
+    let meter = Meter::start(&link.near, &options)?;
+    link.near.python(FLOOD, &[])?;
+    let records = meter.wait_for(|lines| {
+        lines.iter().any(|line| line["packets_processed"].as_u64() >= Some(10_000))
+    })?;
+    let resident = |record: &serde_json::Value| record["flows_in_userspace"].as_u64();
+    ensure!(records.iter().filter_map(resident).all(|flows| flows <= 500), "too many");
+    let log = meter.stop()?;
+    log.check_balance()?;
+    let early = log.flows.iter().filter(|flow| flow["flow_end_reason"] == "lack of resources");
+    ensure!(early.count() > 8_000 && number(&log.report, "packets_lost") == 0);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::processes::Process;
 /// Who has taken datagrams of which peers, by the port they came to.
 pub(super) struct Heard {
     max_entries: usize,
-    hearings: HashMap<(u16, End), Vec<Hearing>>,
+    hearings: HashMap<(u16, End), VecDeque<Hearing>>,
     /// In the order they came.
     order: VecDeque<(u16, End)>,
     evictions: u64,
@@ -42,7 +42,7 @@ impl Heard {
         }
         self.order.push_back((port, peer));
         let hearings = self.hearings.entry((port, peer));
-        hearings.or_insert_with(|| Vec::with_capacity(1)).push(hearing);
+        hearings.or_insert_with(|| VecDeque::with_capacity(1)).push_back(hearing);
     }
 
     /// The process that last took a datagram of `peer` to the port until `last_ns`, out of a socket
@@ -71,7 +71,7 @@ impl Heard {
         let Some(key) = self.order.pop_front() else { return };
         self.evictions += 1;
         if let Some(hearings) = self.hearings.get_mut(&key) {
-            hearings.remove(0);
+            hearings.pop_front();
             if hearings.is_empty() {
                 self.hearings.remove(&key);
             }

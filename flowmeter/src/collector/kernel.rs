@@ -25,6 +25,7 @@ pub struct Collector {
     knobs: Knobs,
     /// Flows of packets that found no room in the kernel.
     overflow: Table<()>,
+    max_overflow: usize,
     /// Ended flows on their way to the engine; room that is used again.
     ended: Vec<Ended<()>>,
     due: Vec<FlowKey>,
@@ -56,12 +57,18 @@ const PASS: Duration = Duration::from_millis(900);
 /// In how many ticks a pass is done at the latest, so that none of them is long.
 const PASS_TICKS: usize = 40;
 
+/// Passes over the map at the end.
+const MAX_PASSES: usize = 100;
+
 /// Events taken from a ring in one tick, so that the others get their turn.
 const MAX_EVENTS: usize = 16_384;
 
 impl Collector {
     /// Takes the kernel half over.
-    pub fn new(mut kernel: Kernel, knobs: Knobs) -> Result<Self, Error> {
+    ///
+    /// Of the flows that it has no room for, `max_overflow` are metered here at a time; those that
+    /// were silent longest end early for want of resources.
+    pub fn new(mut kernel: Kernel, knobs: Knobs, max_overflow: usize) -> Result<Self, Error> {
         Ok(Self {
             flows: kernel.flow_map()?,
             records: kernel.record_ring()?,
@@ -70,6 +77,7 @@ impl Collector {
             kernel,
             knobs,
             overflow: Table::new(knobs, Order::LastPacket),
+            max_overflow,
             ended: Vec::new(),
             due: Vec::new(),
             pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
@@ -113,7 +121,8 @@ impl Collector {
     /// Takes the programs off and hands out everything that is resident.
     pub fn finish(&mut self, see: &mut impl Observer) -> Result<(), Error> {
         self.kernel.detach();
-        loop {
+        // One pass does it; the bound is against what cannot be.
+        for _ in 0..MAX_PASSES {
             while self.drain(see)? > 0 {}
             let mut keys = Vec::new();
             while !self.flows.slice(|key, _| keys.push(*key))?.end {}
@@ -140,6 +149,7 @@ impl Collector {
     fn drain(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
         let mut events = 0;
         let (ended, overflow) = (&mut self.ended, &mut self.overflow);
+        let most = self.max_overflow;
         let first = ended.len();
         let mut take = |drained: Drained<'_>| match drained {
             Drained::Record(reason, record) => {
@@ -155,6 +165,7 @@ impl Collector {
                 overflow.observe(packet, FlowKey::of(packet, interface), time_ns, 0, |flow| {
                     ended.push(flow);
                 });
+                overflow.shed(most, |flow| ended.push(flow));
             }
         };
         while events < MAX_EVENTS && self.records.next(&mut take) {

@@ -91,18 +91,20 @@ impl Pool {
     /// Hands over a copy of a flow's `number`-th packet (from 1, counting both directions),
     /// starting with its IP header. It may wait in a batch until [`Pool::flush`].
     ///
-    /// Packets past `n_dissections` are ignored: they can change nothing.
-    pub fn inspect(&mut self, flow: u64, number: u32, time_ms: u64, ip: &[u8]) {
+    /// Packets past `n_dissections` are ignored: they can change nothing. False if there was no
+    /// room.
+    pub fn inspect(&mut self, flow: u64, number: u32, time_ms: u64, ip: &[u8]) -> bool {
         if number > self.n_dissections {
-            return;
+            return true;
         }
         let worker = self.worker(flow);
         if !worker.make_room() {
             self.dropped += 1;
-            return;
+            return false;
         }
         worker.given += 1;
         worker.pending.packet(flow, 0, number, time_ms, ip);
+        true
     }
 
     /// A flow ended, and its verdict is wanted. It comes with [`Pool::take`], once; `None` if

@@ -63,10 +63,11 @@ impl Files {
         let Destination::File(path) = &self.options.destination else { return Ok(()) };
         let is_other = self.current.as_ref().is_some_and(|lines| !lines.is_at(path));
         if is_other && self.options.flows_per_file.is_none() {
+            // First, as the old one is gone on with if this fails.
+            let new = Lines::open(&self.options.destination, self.mode)?;
             self.flush()?;
-            self.current = None;
+            self.current = Some(new);
             self.flows = 0;
-            self.open()?;
         }
         Ok(())
     }
@@ -88,6 +89,24 @@ impl Files {
         self.current = Some(lines);
         Ok(())
     }
+}
+
+/// Whether a file is one of the numbered ones that a path stands for.
+pub fn is_numbered(path: &Path, file: &Path) -> bool {
+    let number = || {
+        let (stem, name) = (path.file_stem()?.to_str()?, file.file_name()?.to_str()?);
+        let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
+        let number = match path.extension().and_then(|extension| extension.to_str()) {
+            Some(extension) => rest.strip_suffix(extension)?.strip_suffix('.')?,
+            None => rest,
+        };
+        number.parse::<u64>().ok()
+    };
+    let folder = |path: &Path| {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        folder.unwrap_or(Path::new(".")).canonicalize().ok()
+    };
+    number().is_some() && folder(path) == folder(file)
 }
 
 /// `flows.csv` → `flows.0.csv`; `flows` → `flows.0`.

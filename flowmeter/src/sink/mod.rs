@@ -57,7 +57,10 @@ impl Options {
         use std::os::unix::fs::MetadataExt as _;
         let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
         match &self.destination {
-            Destination::File(path) => path.is_file() && identity(path) == identity(file),
+            Destination::File(path) => {
+                let is_it = path.is_file() && identity(path) == identity(file);
+                is_it || self.flows_per_file.is_some() && files::is_numbered(path, file)
+            }
             Destination::Stdout => false,
         }
     }

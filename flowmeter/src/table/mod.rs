@@ -183,6 +183,13 @@ impl<T: Default> Table<T> {
         }
     }
 
+    /// Hands out the flows at the head of the order until there are no more than `most`.
+    pub fn shed(&mut self, most: usize, mut end: impl FnMut(Ended<T>)) {
+        while self.index.len() > most {
+            end(self.remove(self.oldest, EndReason::Resources));
+        }
+    }
+
     /// Hands out all flows, those whose last packet is oldest first.
     pub fn drain(&mut self, mut end: impl FnMut(Ended<T>)) {
         while self.oldest != NONE {

@@ -6,8 +6,8 @@ use std::error::Error;
 use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
-use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use aya::maps::MapError;
 use zerocopy::FromBytes;
@@ -199,7 +199,8 @@ pub fn interface_index(name: &CStr) -> Option<u32> {
 pub fn netns_cookie() -> io::Result<u64> {
     /// Linux, `include/uapi/asm-generic/socket.h`; libc has it for some platforms only.
     const SO_NETNS_COOKIE: libc::c_int = 71;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Any socket will do; one of these every sandbox lets be made.
+    let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as u32;
     let to = (&raw mut cookie).cast();

@@ -88,6 +88,8 @@ pub struct Capture {
     is_pcapng: bool,
     /// Whether the section of a pcapng file has its numbers in network order.
     is_big_endian: bool,
+    /// Bytes of the reader's buffer.
+    room: usize,
     /// Bytes of the capture that have been consumed, uncompressed.
     offset: u64,
 }
@@ -124,8 +126,9 @@ mod block {
     pub const ENHANCED: u32 = 6;
 }
 
-/// The reader's buffer, and the largest record that can be read.
+/// The reader's buffer, and how large a record may make it.
 const BUFFER: usize = 1 << 18;
+const LARGEST: usize = 1 << 26;
 
 impl Capture {
     /// Opens a capture; `-` is standard input, which ends when the run is to end. gzip and zstd are
@@ -172,6 +175,7 @@ impl Capture {
             legacy: Legacy::default(),
             is_pcapng,
             is_big_endian: false,
+            room: BUFFER,
             offset: 0,
         })
     }
@@ -202,10 +206,18 @@ impl Capture {
                 Ok((size, PcapBlockOwned::NG(Block::Unknown(block)))) => {
                     (size, obsolete(block.data, &self.interfaces, self.is_big_endian))
                 }
+                Ok((_, block)) if is_of_no_interface(&block, self.interfaces.len()) => {
+                    return Err(Error::Damaged { path: self.path.clone(), offset: self.offset });
+                }
                 Ok((size, block)) => (size, read(&block, &mut self.interfaces, &mut self.legacy)),
                 Err(PcapError::Eof) => return Ok(None),
                 Err(PcapError::Incomplete(_)) => {
                     self.refill()?;
+                    continue;
+                }
+                Err(PcapError::BufferTooSmall) if self.room < LARGEST => {
+                    self.room *= 2;
+                    self.reader.grow(self.room);
                     continue;
                 }
                 Err(e) => return Err(failed(&e, &self.path, self.offset)),
@@ -353,6 +365,15 @@ fn at_most(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
     input.take(bytes).read_to_end(&mut read)?;
     Ok(read)
+}
+
+/// Whether a frame is of an interface that was not declared.
+fn is_of_no_interface(block: &PcapBlockOwned<'_>, interfaces: usize) -> bool {
+    match block {
+        PcapBlockOwned::NG(Block::EnhancedPacket(b)) => b.if_id as usize >= interfaces,
+        PcapBlockOwned::NG(Block::SimplePacket(_)) => interfaces == 0,
+        _ => false,
+    }
 }
 
 /// The frame of a block, if it has one; notes what headers say.
