@@ -181,7 +181,8 @@ fn tzsp<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
 #[inline(always)]
 fn vxlan<B: PacketBytes>(b: &B, at: u32) -> Option<Tunnel> {
     let [flags, _, _, _, v0, v1, v2, reserved] = b.read::<8>(at)?;
-    if flags != 0x08 || reserved != 0 {
+    // I, and G of the group policy extension (draft-smith-vxlan-group-policy).
+    if flags & 0x7f != 0x08 || reserved != 0 {
         return None;
     }
     let vni = u32::from_be_bytes([0, v0, v1, v2]);

@@ -467,8 +467,9 @@ pub extern "C" fn flowmeter_own() -> u32 {
         if (*flow).state == LIVE && (*flow).record.uid == scratch.uid {
             let [forward, backward] = &mut (*flow).record.directions;
             let sender = if scratch.effect.direction == 0 { forward } else { backward };
-            sender.cookie = scratch.cookie;
-            if scratch.cookie == 0 {
+            if scratch.cookie != 0 {
+                sender.cookie = scratch.cookie;
+            } else if sender.cookie == 0 {
                 sender.socketless = 1;
             }
         }

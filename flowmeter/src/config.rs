@@ -58,8 +58,7 @@ pub struct LivePlan {
     pub log_bpf: bool,
 }
 
-/// The key of a flow has eight bits for the interface.
-pub const MAX_INTERFACES: usize = 255;
+pub use flowmeter_common::counter::MAX_INTERFACES;
 
 impl LivePlan {
     /// What the meter needs capabilities for once it is attached.

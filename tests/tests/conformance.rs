@@ -90,10 +90,7 @@ const LAYER_7: [(&str, f64); 8] = [
 
 #[test]
 fn layer_7_agrees_as_far_as_the_installed_ndpi_can() -> Result<()> {
-    let Some(folder) = std::env::var_os("FLOWMETER_CONFORMANCE").map(PathBuf::from) else {
-        println!("left out: FLOWMETER_CONFORMANCE names no folder to compare with");
-        return Ok(());
-    };
+    let Some(folder) = folder()? else { return Ok(()) };
     let (mut all, mut agree, mut master) = (0_u32, [0_u32; LAYER_7.len()], 0_u32);
     // TLS over TCP, of which nothing may be missed, and everything that has a name.
     let (mut named, mut named_right) = (0_u32, 0_u32);
@@ -146,6 +143,17 @@ fn layer_7_agrees_as_far_as_the_installed_ndpi_can() -> Result<()> {
     Ok(())
 }
 
+/// The folder to compare with; none if there is none and none is required.
+fn folder() -> Result<Option<PathBuf>> {
+    let folder = std::env::var_os("FLOWMETER_CONFORMANCE").map(PathBuf::from);
+    if folder.is_none() {
+        let is_required = std::env::var_os("FLOWMETER_REQUIRE_CONFORMANCE").is_some();
+        ensure!(!is_required, "FLOWMETER_CONFORMANCE names no folder to compare with");
+        println!("left out: FLOWMETER_CONFORMANCE names no folder to compare with");
+    }
+    Ok(folder)
+}
+
 /// Major and minor version of the nDPI in use.
 fn ndpi() -> Result<(u32, u32)> {
     let output = Command::new(program("flowmeter")?).args(["doctor", "--format=json"]).output()?;
@@ -174,10 +182,7 @@ const UNLIKE_FLOWCONTAINER: [(&str, &str); 7] = [
 
 #[test]
 fn sequences_are_flowcontainers() -> Result<()> {
-    let Some(folder) = std::env::var_os("FLOWMETER_CONFORMANCE").map(PathBuf::from) else {
-        println!("left out: FLOWMETER_CONFORMANCE names no folder to compare with");
-        return Ok(());
-    };
+    let Some(folder) = folder()? else { return Ok(()) };
     let (mut equal, mut all, mut unlike) = (0, 0, HashSet::new());
     for entry in fs::read_dir(folder.join("expected-flowcontainer"))? {
         let rows = entry?.path();
@@ -248,10 +253,7 @@ fn have_same_sequences(ours: &Value, theirs: &Value) -> bool {
 }
 
 fn compare_all(captures: &str, expected: &str) -> Result<()> {
-    let Some(folder) = std::env::var_os("FLOWMETER_CONFORMANCE").map(PathBuf::from) else {
-        println!("left out: FLOWMETER_CONFORMANCE names no folder to compare with");
-        return Ok(());
-    };
+    let Some(folder) = folder()? else { return Ok(()) };
     // Captures whose rows depend on memory beyond them.
     let undefined: HashSet<String> = fs::read_to_string(folder.join("quirks-undefined.txt"))
         .unwrap_or_default()

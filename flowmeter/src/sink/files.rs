@@ -1,5 +1,6 @@
 //! Which file does the next flow go to?
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::lines::{Lines, Mode};
@@ -17,9 +18,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens nothing yet. `mode` is for a single file; numbered ones are always replaced.
+    /// Opens nothing yet. `mode` is for a single file. Numbered ones are replaced, but where a single
+    /// one would be added to, their numbers go on.
     pub fn new(options: Options, mode: Mode) -> Self {
-        Self { options, mode, current: None, index: 0, flows: 0 }
+        let index = match (&options.destination, options.rotate_files) {
+            // What is added to is not written again.
+            (Destination::File(path), None) if mode == Mode::Append => after(path),
+            _ => 0,
+        };
+        Self { options, mode, current: None, index, flows: 0 }
     }
 
     /// The file for one more flow, and whether it is a new one.
@@ -91,22 +98,31 @@ impl Files {
     }
 }
 
+/// The number after the highest of the files that a path stands for.
+fn after(path: &Path) -> u64 {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let files = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    files.filter_map(|file| number(path, &file.path())).max().map_or(0, |highest| highest + 1)
+}
+
 /// Whether a file is one of the numbered ones that a path stands for.
 pub fn is_numbered(path: &Path, file: &Path) -> bool {
-    let number = || {
-        let (stem, name) = (path.file_stem()?.to_str()?, file.file_name()?.to_str()?);
-        let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
-        let number = match path.extension().and_then(|extension| extension.to_str()) {
-            Some(extension) => rest.strip_suffix(extension)?.strip_suffix('.')?,
-            None => rest,
-        };
-        number.parse::<u64>().ok()
-    };
     let folder = |path: &Path| {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         folder.unwrap_or(Path::new(".")).canonicalize().ok()
     };
-    number().is_some() && folder(path) == folder(file)
+    number(path, file).is_some() && folder(path) == folder(file)
+}
+
+/// The number in a file's name, if it is one of those that a path stands for.
+fn number(path: &Path, file: &Path) -> Option<u64> {
+    let (stem, name) = (path.file_stem()?.to_str()?, file.file_name()?.to_str()?);
+    let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
+    let number = match path.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) => rest.strip_suffix(extension)?.strip_suffix('.')?,
+        None => rest,
+    };
+    number.parse().ok()
 }
 
 /// `flows.csv` → `flows.0.csv`; `flows` → `flows.0`.

@@ -15,7 +15,7 @@ pub struct Hashes {
     known: HashMap<FileState, String>,
 }
 
-/// What tells a file and its state: device, inode, size, and time of change in s and ns.
+/// What tells a file and its state: device, inode, size, and time of the last change, of which a process cannot lie; s and ns.
 type FileState = (u64, u64, u64, i64, i64);
 
 /// Larger files are not hashed; bytes.
@@ -29,7 +29,7 @@ impl Hashes {
     pub fn of(&mut self, path: &Path) -> Option<String> {
         let mut file = File::open(path).ok()?;
         let meta = file.metadata().ok()?;
-        let state = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+        let state = (meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
         if let Some(hash) = self.known.get(&state) {
             return Some(hash.clone());
         }

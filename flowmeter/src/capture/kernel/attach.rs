@@ -91,7 +91,9 @@ fn ingress(
     wanted: Ingress,
     attached: &mut Attached,
 ) -> Result<Hook, Error> {
-    if wanted != Ingress::Tcx && !(wanted == Ingress::Auto && interface.loopback) {
+    // At a bond XDP sees packets as its members', which are not metered.
+    let is_for_tc = wanted == Ingress::Auto && (interface.loopback || interface.is_bond());
+    if wanted != Ingress::Tcx && !is_for_tc {
         let program: &mut Xdp = xdp(ebpf, XDP)?;
         match program.attach_to_if_index(interface.index, XdpMode::Driver) {
             Ok(link) => {

@@ -59,9 +59,21 @@ impl Interface {
         index(&self.name) == Some(self.index)
     }
 
+    /// Whether it is made of others by bonding.
+    pub(super) fn is_bond(&self) -> bool {
+        ["/sys/class/net", &self.name, "bonding"].iter().collect::<PathBuf>().is_dir()
+    }
+
     /// Has the interface take packets for others too, until this value goes.
     pub(super) fn hold_promiscuous(&mut self) {
-        self.promiscuous = sys::promiscuous(self.index).ok();
+        match sys::promiscuous(self.index) {
+            Ok(socket) => self.promiscuous = Some(socket),
+            Err(e) => eprintln!(
+                "flowmeter: warning: `{}` does not take packets for others: {e}; it needs \
+                 CAP_NET_RAW",
+                self.name
+            ),
+        }
     }
 }
 
