@@ -188,19 +188,19 @@ fn join_fragment(scratch: &mut Scratch) -> bool {
     }
     scratch.fragment_key.set(p, interface);
     if p.fragment == FRAGMENT_FIRST {
-        let ports = Ports { src_port: p.src_port, dst_port: p.dst_port };
+        let ports = Ports::of(p, scratch.now);
         let _ = FRAGMENTS.insert(&scratch.fragment_key, &ports, 0);
         return true;
     }
     // SAFETY: a value that is overwritten meanwhile is that of another datagram with the same id,
     // which no receiver could tell apart either.
     match unsafe { FRAGMENTS.get(&scratch.fragment_key) } {
-        Some(ports) => {
+        Some(ports) if ports.hold(scratch.now) => {
             p.src_port = ports.src_port;
             p.dst_port = ports.dst_port;
             true
         }
-        None => false,
+        _ => false,
     }
 }
 

@@ -58,7 +58,8 @@ impl Host {
             let mut datagram = FragmentKey::default();
             datagram.set(&p, 0);
             if p.fragment == FRAGMENT_FIRST {
-                let ports = Ports { src_port: p.src_port, dst_port: p.dst_port };
+                // All comes within a second here.
+                let ports = Ports::of(&p, 0);
                 self.ports.insert(datagram, ports);
             } else if p.fragment == FRAGMENT_LATER {
                 let ports = self.ports.get(&datagram)?;

@@ -41,7 +41,8 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE", requires = "columns_to_anonymize")]
     anonymize_key_file: Option<PathBuf>,
 
-    /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file.
+    /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file. The
+    /// numbers of json go on after those that are there.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     flows_per_file: u64,
 

@@ -231,7 +231,8 @@ impl Intake {
             .and_then(|(offset, first)| parse::parse(&bytes, offset, first, frame.wire, tunnels));
         match parsed {
             Ok(mut packet) => {
-                if self.fragments.join(&mut packet) {
+                let time_ns = self.newest_ns.max(frame.time_ns.max(0).cast_unsigned());
+                if self.fragments.join(&mut packet, time_ns) {
                     return Some(packet);
                 }
                 self.tally.orphan_fragment += 1;
