@@ -9,7 +9,9 @@ use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::{LivePlan, ReadPlan};
 use flowmeter::signals::Signals;
 use flowmeter::{dissect, doctor, engine, fields, privileges, read};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
     if let Some(code) = dissect::contained::child::run(std::env::args()) {
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Live(plan) => live(*plan),
-        Command::Read(plan) => read(*plan),
+        Command::Read(plan) => read(&plan),
         Command::Fields(Listing::Table) => print(&fields::list::table()),
         Command::Fields(Listing::Json) => print(&format!("{:#}\n", fields::list::json())),
         Command::Doctor(listing) => doctor(listing),
@@ -43,57 +45,85 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Meters until a signal asks for the end.
 fn live(plan: LivePlan) -> anyhow::Result<()> {
-    until_signalled(move || {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        let mut watch = Watch::start()?;
+        let signals = Arc::new(Signals::default());
         let attached = engine::attach(&plan)?;
         // While there is no other thread, which would keep its own.
         privileges::keep_only(plan.needs())?;
-        Ok(move |signals: &Arc<Signals>| Ok(engine::live(&plan, attached, signals)?))
-    })
-}
-
-/// Reads until the captures end, or a signal asks for it.
-fn read(plan: ReadPlan) -> anyhow::Result<()> {
-    until_signalled(move || Ok(move |signals: &Arc<Signals>| Ok(read::read(&plan, signals)?)))
-}
-
-/// Does what `prepare` returns in another thread. SIGINT and SIGTERM ask it to end; a second one
-/// does not wait for that. SIGHUP does too if it comes from a terminal that is closed, and else asks
-/// for the log to be opened anew.
-fn until_signalled<W>(prepare: impl FnOnce() -> anyhow::Result<W>) -> anyhow::Result<()>
-where
-    W: FnOnce(&Arc<Signals>) -> anyhow::Result<()> + Send + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?;
-    let has_terminal = std::io::stderr().is_terminal();
-    let ended = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let signals = Arc::new(Signals::default());
-        let work = prepare()?;
         let seen = Arc::clone(&signals);
-        let mut run = tokio::task::spawn_blocking(move || work(&seen));
-        loop {
-            tokio::select! {
-                ended = &mut run => return ended.context("the meter panicked")?,
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => if !has_terminal {
-                    signals.reopen();
-                    continue;
-                }
-            }
-            if signals.stop() {
-                anyhow::bail!("interrupted again; flows that were not written are lost");
-            }
+        let run = tokio::task::spawn_blocking(move || engine::live(&plan, attached, &seen));
+        tokio::select! {
+            ended = run => Ok(ended.context("the meter panicked")??),
+            () = watch.second_stop(&signals) => Err(anyhow::anyhow!(
+                "interrupted again; flows that were not written are lost"
+            )),
         }
     });
     // Not even for a run that waits for whoever reads its log.
     runtime.shutdown_background();
     ended
+}
+
+/// Reads until the captures end, or a signal asks for it; a second one does not wait. Without a
+/// thread for signals, as one thread alone allocates faster.
+fn read(plan: &ReadPlan) -> anyhow::Result<()> {
+    let signals = Arc::new(Signals::default());
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+        let stop = signals.stop_flag();
+        // In this order: the second one finds the flag set.
+        flag::register_conditional_shutdown(number, 1, Arc::clone(&stop))
+            .and_then(|_| flag::register(number, stop))
+            .context("failed to watch for signals")?;
+    }
+    Ok(read::read(plan, &signals)?)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")
+}
+
+/// The signals that mean something to a run.
+struct Watch {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    has_terminal: bool,
+}
+
+impl Watch {
+    /// From now on signals wait to be looked at. In a runtime.
+    fn start() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            has_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// Tells the run what signals ask. SIGINT and SIGTERM ask for its end, and so does SIGHUP if it
+    /// comes from a terminal that is closed; else that asks for the log to be opened anew. Comes
+    /// back when the end is asked for again.
+    async fn second_stop(&mut self, signals: &Signals) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+                _ = self.hangup.recv() => if !self.has_terminal {
+                    signals.reopen();
+                    continue;
+                }
+            }
+            if signals.stop() {
+                return;
+            }
+        }
+    }
 }
 
 /// Prints how the machine stands; fails if `flowmeter live` does not work.

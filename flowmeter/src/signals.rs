@@ -1,11 +1,12 @@
 //! What do signals ask of a run?
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What was asked for so far.
 #[derive(Debug, Default)]
 pub struct Signals {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     reopen: AtomicBool,
 }
 
@@ -13,6 +14,11 @@ impl Signals {
     /// The run is to end, and to write what it has. Returns whether that was asked for before.
     pub fn stop(&self) -> bool {
         self.stop.swap(true, Relaxed)
+    }
+
+    /// What is set when the run is to end.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// The log may have been renamed, and is to be opened anew.

@@ -136,7 +136,6 @@ fn a_second_signal_does_not_wait_for_a_reader_that_does_not_read() -> Result<()>
     signal(&child, libc::SIGINT);
     let status = ended(&mut child)?;
     ensure!(status.code() == Some(1), "{status}");
-    ensure!(said(&mut child)?.contains("not written are lost"));
     Ok(())
 }
 
