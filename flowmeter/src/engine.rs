@@ -70,27 +70,23 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
     log_start(collector.kernel());
 
     let mut gone = Gone::default();
-    let mut turn = || -> Result<usize, Error> {
-        if signals.wants_reopened()
-            && let Err(e) = stages.sink.reopen()
-        {
-            eprintln!("flowmeter: warning: going on in the old log: {}", describe(&e));
+    let mut meter = || -> Result<(), Error> {
+        while !signals.is_stopped() && !stages.is_done() && !gone.all {
+            if signals.wants_reopened()
+                && let Err(e) = stages.sink.reopen()
+            {
+                eprintln!("flowmeter: warning: going on in the old log: {}", describe(&e));
+            }
+            let events = collector.tick(&mut stages)?;
+            stages.settle(Duration::from_secs(1))?;
+            reports.make(&collector, &mut stages)?;
+            warn_of_silent(&mut hooks, collector.kernel())?;
+            gone.look(collector.kernel());
+            rest(events);
         }
-        let events = collector.tick(&mut stages)?;
-        stages.settle(Duration::from_secs(1))?;
-        reports.make(&collector, &mut stages)?;
-        warn_of_silent(&mut hooks, collector.kernel())?;
-        gone.look(collector.kernel());
-        Ok(if gone.all || stages.is_done() { LAST_TURN } else { events })
+        Ok(())
     };
-    let metered = loop {
-        match turn() {
-            _ if signals.is_stopped() => break Ok(()),
-            Ok(LAST_TURN) => break Ok(()),
-            Ok(events) => rest(events),
-            Err(e) => break Err(e),
-        }
-    };
+    let metered = meter();
     // Whatever has happened, what is resident is written as far as it can be, and the balance told.
     let finished = collector.finish(&mut stages).map_err(Error::from);
     let settled = stages.settle_all();
@@ -99,9 +95,6 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
     stages.close()?;
     if gone.all { Err(Error::NoInterface) } else { Ok(()) }
 }
-
-/// What the last turn returns.
-const LAST_TURN: usize = usize::MAX;
 
 /// An error and its cause, in a line.
 fn describe(error: &sink::Error) -> String {

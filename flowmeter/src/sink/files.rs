@@ -102,7 +102,10 @@ impl Files {
 fn after(path: &Path) -> u64 {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let files = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-    files.filter_map(|file| number(path, &file.path())).max().map_or(0, |highest| highest + 1)
+    files
+        .filter_map(|file| number(path, &file.path()))
+        .max()
+        .map_or(0, |highest| u64::from(highest) + 1)
 }
 
 /// Whether a file is one of the numbered ones that a path stands for.
@@ -115,7 +118,7 @@ pub fn is_numbered(path: &Path, file: &Path) -> bool {
 }
 
 /// The number in a file's name, if it is one of those that a path stands for.
-fn number(path: &Path, file: &Path) -> Option<u64> {
+fn number(path: &Path, file: &Path) -> Option<u32> {
     let (stem, name) = (path.file_stem()?.to_str()?, file.file_name()?.to_str()?);
     let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
     let number = match path.extension().and_then(|extension| extension.to_str()) {

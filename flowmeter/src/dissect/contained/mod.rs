@@ -2,12 +2,13 @@
 //!
 //! In a child process: this program, started again, which gives up every right before the first
 //! packet ([`sandbox`]) and then answers batches from its standard input ([`child`]). The parent
-//! keeps the batch until it is answered, kills a child that works on it for too long, replaces
-//! one that is gone, and knows which flows that one had ([`process`]).
+//! keeps the batch until it is answered, kills a child that works on it for too long ([`watch`]),
+//! replaces one that is gone, and knows which flows that one had ([`process`]).
 
 pub mod child;
 pub mod process;
 mod sandbox;
+mod watch;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -5,7 +5,6 @@
 //! another one takes its place: at once, if there is a spare. The flows it had are lost to
 //! dissection, and only to that.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -20,24 +19,17 @@ use hashbrown::HashMap;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::child::{NAME, Orders};
+use super::watch::{LOOK, State, Watch};
 use super::{Hello, Landlock, MAGIC, MAX_ERROR};
 use crate::dissect::answer::{Answer, Counts, Header};
 use crate::dissect::batch::Batch;
 use crate::dissect::quarantine::Quarantine;
 use crate::dissect::{Error, Verdict};
 
-/// How often a child that owes something is looked at.
-const LOOK: Duration = Duration::from_millis(10);
 /// Computing time of a batch at the most, with something for each message. Most messages take some
 /// µs, few of them 20.
 const BATCH: Duration = Duration::from_millis(40);
 const MESSAGE: Duration = Duration::from_micros(20);
-/// A child that owes an answer and was asleep at so many looks in a row will not wake: all that it
-/// could wait for is there. One that is only waiting for its turn is not asleep.
-const ASLEEP: u32 = 3;
-/// A child that is kept from computing has this long, in case the machine is overloaded; and one
-/// that starts.
-const SILENCE: Duration = Duration::from_secs(10);
 /// If none can be started it is tried again after this time, and each time twice as long, up to a
 /// bound.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -307,7 +299,7 @@ fn put_off(before: Option<(Instant, Duration)>) -> (Instant, Duration) {
 
 /// Why a child is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// It is gone.
     Ended,
     /// It is stopped, or takes too long.
@@ -423,82 +415,6 @@ fn fault_at_rest(child: &mut Child) -> Option<Fault> {
     }
 }
 
-/// The watchdog over one batch, or over the start.
-struct Watch {
-    pid: u32,
-    /// Computing time at the most; none while it starts, when it may sleep too.
-    most: Option<Duration>,
-    /// What the child had computed at the first look.
-    before: Option<Duration>,
-    /// What it had computed at the last look, and at how many in a row it was asleep.
-    last: Duration,
-    asleep: u32,
-    since: Instant,
-}
-
-impl Watch {
-    fn of_start(child: &Child) -> Self {
-        Self {
-            pid: child.id(),
-            most: None,
-            before: None,
-            last: Duration::ZERO,
-            asleep: 0,
-            since: Instant::now(),
-        }
-    }
-
-    fn of_batch(child: &Child, most: Duration) -> Self {
-        Self { most: Some(most), ..Self::of_start(child) }
-    }
-
-    /// Looks at a child that let [`LOOK`] pass. Counts from the first look on, so that what is
-    /// answered soon costs nothing.
-    fn look(&mut self) -> Result<(), Fault> {
-        // Without /proc silence has to do.
-        if let Some(state) = State::of(self.pid) {
-            let before = *self.before.get_or_insert(state.computed);
-            let computed = state.computed.saturating_sub(before);
-            let rests = state.is_asleep && state.computed == self.last;
-            self.asleep = if rests { self.asleep + 1 } else { 0 };
-            self.last = state.computed;
-            let hangs = self.most.is_some_and(|most| computed > most || self.asleep >= ASLEEP);
-            if state.is_stopped || hangs {
-                return Err(Fault::Hangs);
-            }
-        }
-        if self.since.elapsed() > SILENCE { Err(Fault::Hangs) } else { Ok(()) }
-    }
-}
-
-/// What the kernel says of a process.
-struct State {
-    is_stopped: bool,
-    is_asleep: bool,
-    computed: Duration,
-}
-
-impl State {
-    /// From `proc_pid_stat(5)`: the state is the field behind the name, the times are the 12th and
-    /// 13th after the name, in hundredths of a second. Where the kernel has `schedstat`, that has
-    /// the time in ns.
-    fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, behind) = stat.rsplit_once(") ")?;
-        let mut fields = behind.split(' ');
-        let state = fields.next()?;
-        let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
-        let ticks = times.next()? + times.next()?;
-        let ns = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
-        let ns = ns.and_then(|text| text.split(' ').next()?.parse().ok());
-        Some(Self {
-            is_stopped: matches!(state, "T" | "t"),
-            is_asleep: state == "S",
-            computed: ns.map_or(Duration::from_millis(ticks * 10), Duration::from_nanos),
-        })
-    }
-}
-
 fn receive(socket: &mut UnixStream, bytes: &mut [u8], watch: &mut Watch) -> Result<(), Fault> {
     let mut at = 0;
     while at < bytes.len() {
@@ -531,9 +447,11 @@ fn moved(result: io::Result<usize>, watch: &mut Watch) -> Result<usize, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
+    use super::super::watch::SILENCE;
     use super::*;
     use crate::dissect::User;
     use crate::dissect::dissector::Limits;
