@@ -26,7 +26,7 @@ use crate::maps::{
     ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS,
     SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
 };
-use crate::packet::{Frame, opaque};
+use crate::packet::{Frame, at_most, opaque};
 use crate::parse;
 
 /// How often a packet looks its flow up anew after the record went to somebody else.
@@ -499,30 +499,24 @@ fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()
     let offset = u32::from(p.network_offset);
     // Of a super-packet the dissector gets the first segment, as it is on the wire.
     let ip_bytes = if p.segments > 1 { p.segment_sizes[1] } else { p.sizes[1] };
-    let mut n = u64::from(length.saturating_sub(offset).min(ip_bytes).min(SNAPSHOT.load()));
-    n = opaque(n);
-    if n > MAX_SNAPSHOT as u64 {
-        n = MAX_SNAPSHOT as u64;
-    }
-    if n < 1 {
-        return None;
-    }
+    let wanted = length.saturating_sub(offset).min(ip_bytes).min(SNAPSHOT.load());
+    let n = at_most::<MAX_SNAPSHOT>(wanted)?;
     scratch.event = PacketEvent {
         uid: scratch.uid,
         time_ns: scratch.now,
         number: scratch.effect.number as u32,
-        captured: n as u32,
+        captured: n,
         ip_bytes,
         interface: u32::from(scratch.key.interface),
     };
     // SAFETY: n is within 1 and MAX_SNAPSHOT; `bytes` stands right behind `event` and both are in
     // one map value, so the ring takes them in one piece.
     let sent = unsafe {
-        frame.copy(offset, scratch.bytes.as_mut_ptr(), n as u32)
+        frame.copy(offset, scratch.bytes.as_mut_ptr(), n)
             && bpf_ringbuf_output(
                 (&raw const PACKETS).cast_mut().cast(),
                 (&raw mut scratch.event).cast(),
-                n + size_of::<PacketEvent>() as u64,
+                u64::from(n) + size_of::<PacketEvent>() as u64,
                 u64::from(BPF_RB_NO_WAKEUP),
             ) == 0
     };

@@ -211,16 +211,12 @@ impl Window {
     /// Copies the head of `frame`.
     #[inline(always)]
     pub fn fill<F: Frame>(&mut self, frame: &F, length: u32) -> bool {
-        let mut n = opaque(u64::from(length));
-        if n > MAX_HEADERS as u64 {
-            n = MAX_HEADERS as u64;
-        }
-        if n < 1 {
+        let Some(n) = at_most::<MAX_HEADERS>(length) else {
             return false;
-        }
-        self.length = n;
+        };
+        self.length = u64::from(n);
         // SAFETY: n is within 1 and the size of `bytes`.
-        unsafe { frame.copy(0, self.bytes.as_mut_ptr(), n as u32) }
+        unsafe { frame.copy(0, self.bytes.as_mut_ptr(), n) }
     }
 }
 
@@ -236,6 +232,17 @@ impl PacketBytes for Window {
         // SAFETY: as above.
         Some(unsafe { core::ptr::read_unaligned(from.cast()) })
     }
+}
+
+/// As many of `length` bytes as there is room for, which is a power of 2; `None` if there are none.
+///
+/// "R3 min value is outside of the allowed memory range": before Linux 6.8 the verifier learns
+/// nothing of a lower bound from a comparison with 0, so that it is added here.
+#[inline(always)]
+pub fn at_most<const ROOM: usize>(length: u32) -> Option<u32> {
+    const { assert!(ROOM.is_power_of_two()) };
+    let last = length.checked_sub(1)?.min(ROOM as u32 - 1);
+    Some((opaque(u64::from(last)) as u32 & (ROOM as u32 - 1)) + 1)
 }
 
 /// Hides a value from LLVM, so that a bound check written after it survives into the byte code.
