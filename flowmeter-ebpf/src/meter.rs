@@ -61,12 +61,13 @@ pub fn meter<F: Frame>(frame: &F) -> Option<()> {
         );
         return None;
     }
-    let wanted = flowmeter_update();
-    if F::HOOK == 1 && ATTRIBUTE.load() != 0 && scratch.effect.wants_socket != 0 {
+    // What else the scratch says of a flow may be the packet's before, unless this names it.
+    let to_do = flowmeter_update();
+    if F::HOOK == 1 && ATTRIBUTE.load() != 0 && to_do & OWN != 0 {
         scratch.cookie = frame.cookie();
         flowmeter_own();
     }
-    if scratch.effect.number == 1 {
+    if to_do & BEGUN != 0 {
         let p = &scratch.walk.packet;
         debug!(
             frame.context(),
@@ -78,7 +79,7 @@ pub fn meter<F: Frame>(frame: &F) -> Option<()> {
             p.dst_port
         );
     }
-    if wanted == FORWARD {
+    if to_do & FORWARD != 0 {
         forward(frame, scratch, length);
     }
     Some(())
@@ -100,11 +101,19 @@ fn ignore(scratch: &Scratch, why: Reject) -> Option<()> {
     Some(())
 }
 
-/// What [`flowmeter_update`] says if the dissector wants the packet.
-const FORWARD: u32 = 1;
+/// What is to be done with a packet that was counted in its flow, in bits. One that was not has
+/// none of them: then `uid` and `effect` in the scratch are another packet's.
+///
+/// It has begun the flow, which is logged.
+const BEGUN: u32 = 1 << 0;
+/// The flow wants to know the packet's socket.
+const OWN: u32 = 1 << 1;
+/// The dissector wants the packet.
+const FORWARD: u32 = 1 << 2;
 
-/// Counts the packet in this CPU's scratch in its flow. A global function, so that the verifier
-/// does not multiply the ways through the parser with the ways through here.
+/// Counts the packet in this CPU's scratch in its flow and says what else is [to do](BEGUN) with
+/// it. A global function, so that the verifier does not multiply the ways through the parser with
+/// the ways through here.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn flowmeter_update() -> u32 {
@@ -135,14 +144,21 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
         flowmeter_write_splt();
     }
     let number = scratch.effect.number;
+    let mut to_do = 0;
+    if number == 1 {
+        to_do |= BEGUN;
+    }
+    if scratch.effect.wants_socket != 0 {
+        to_do |= OWN;
+    }
     if number > u64::from(N_DISSECTIONS.load()) {
-        return None;
+        return Some(to_do);
     }
     if !scratch.walk.packet.is_telling(number) || is_settled(scratch.uid) {
         counters.add(Counter::Withheld, 1);
-        return None;
+        return Some(to_do);
     }
-    Some(FORWARD)
+    Some(to_do | FORWARD)
 }
 
 /// Whether the dissector has said that it is done with a flow.

@@ -38,6 +38,8 @@ pub struct Setup {
     pub record_ring: u32,
     /// Wall clock minus the kernel's monotonic clock; ns.
     pub wall_offset: u64,
+    /// Whether flows are to know their sockets.
+    pub attribute: bool,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             sparse: false,
             record_ring: 1 << 22,
             wall_offset: 1_700_000_000_000_000_000,
+            attribute: false,
         }
     }
 }
@@ -108,7 +111,7 @@ impl Kernel {
             decode_tunnels,
         } = setup.knobs;
         let (statistics, decode_tunnels) = (u32::from(statistics), u32::from(decode_tunnels));
-        let sparse = u32::from(setup.sparse);
+        let (sparse, attribute) = (u32::from(setup.sparse), u32::from(setup.attribute));
         let chunks = if setup.sparse { "SPLT_SPARSE" } else { "SPLT" };
         let mut ebpf = EbpfLoader::new()
             .override_global("WALL_OFFSET", &setup.wall_offset, true)
@@ -122,6 +125,7 @@ impl Kernel {
             .override_global("DECODE_TUNNELS", &decode_tunnels, true)
             .override_global("SPARSE", &sparse, true)
             .override_global("SNAPSHOT", &64_u32, true)
+            .override_global("ATTRIBUTE", &attribute, true)
             .map_max_entries("FLOWS", setup.max_flows)
             .map_max_entries(chunks, setup.max_chunks)
             .map_max_entries("RECORDS", setup.record_ring)
@@ -375,6 +379,23 @@ impl SkbOffload {
         }
         context
     }
+}
+
+/// Keeps the calling thread on the CPU that it runs on, so that its test runs share what the
+/// programs have per CPU.
+pub fn stay_on_this_cpu() -> Result<()> {
+    // SAFETY: has no preconditions.
+    let cpu = unsafe { libc::sched_getcpu() };
+    ensure!(cpu >= 0, "this CPU has no number: {}", std::io::Error::last_os_error());
+    // SAFETY: a set of CPUs is plain data, empty if it is zero.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the macro checks the number's bound.
+    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    // SAFETY: 0 is the calling thread, and the set's size is said.
+    let failed =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    ensure!(failed == 0, "failed to stay on CPU {cpu}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Where the BPF object is: `FLOWMETER_BPF_OBJECT`, or where `cargo xtask ebpf` leaves it.

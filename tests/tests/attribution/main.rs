@@ -3,6 +3,7 @@
 //! The generators write down themselves who did what; the meters' logs are compared with that.
 
 mod containers;
+mod fragments;
 mod namespaces;
 mod overload;
 

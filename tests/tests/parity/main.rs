@@ -7,6 +7,7 @@ mod balance;
 mod offload;
 mod reaper;
 mod records;
+mod sockets;
 mod verdicts;
 
 use std::collections::HashMap;
