@@ -14,11 +14,12 @@ use crate::annotate::Annotator;
 use crate::capture::kernel::{self, Kernel};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
-use crate::health::{Books, HookWatch, Report};
+use crate::health::{Books, Report};
 use crate::record::Flow;
 use crate::signals::Signals;
 use crate::sink::{self, Sink};
 use crate::table::Ended;
+use crate::watch::HookWatch;
 
 /// Why a run ended before it should have.
 #[derive(Debug, Error)]
@@ -66,7 +67,7 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
     };
     let mut collector = Collector::new(kernel, plan.knobs, plan.max_flows as usize)?;
     let mut reports = Reports::new(plan);
-    let mut hooks = HookWatch::default();
+    let mut hooks = HookWatch::new(collector.kernel());
     log_start(collector.kernel());
 
     let mut gone = Gone::default();
@@ -80,7 +81,7 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
             let events = collector.tick(&mut stages)?;
             stages.settle(Duration::from_secs(1))?;
             reports.make(&collector, &mut stages)?;
-            warn_of_silent(&mut hooks, collector.kernel())?;
+            warn_of_hooks(&mut hooks, collector.kernel())?;
             gone.look(collector.kernel());
             rest(events);
         }
@@ -287,12 +288,9 @@ fn rest(events: usize) {
     }
 }
 
-fn warn_of_silent(hooks: &mut HookWatch, kernel: &Kernel) -> Result<(), Error> {
-    for (name, hook, packets) in hooks.look(kernel)? {
-        eprintln!(
-            "flowmeter: warning: {hook} of `{name}` has seen none of {packets} packets; \
-             they are not metered (for received ones, try the other --ingress)"
-        );
+fn warn_of_hooks(hooks: &mut HookWatch, kernel: &Kernel) -> Result<(), Error> {
+    for change in hooks.look(kernel)? {
+        eprintln!("flowmeter: warning: {change}");
     }
     Ok(())
 }

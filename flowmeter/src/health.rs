@@ -4,9 +4,6 @@
 //! the kernel, and `metered + overflowed = exported + resident`, where the kernel's and the host's
 //! counts meet. The report says both, and by how much they are off.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use flowmeter_common::counter::Counter;
 use flowmeter_common::owner::OwnerCounters;
 use flowmeter_common::tally::Record;
@@ -14,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::annotate::Annotator;
 use crate::attribution::HookedCounters;
-use crate::capture::kernel::{self, Balance, Hook, Kernel, Tally, Traffic, now_ns};
+use crate::capture::kernel::{self, Balance, Hook, Tally, Traffic, now_ns};
 use crate::collector::kernel::Collector;
 
 /// What went through the engine.
@@ -51,59 +48,6 @@ impl Books {
     pub fn withheld(&mut self, record: &Record) {
         self.flows_withheld += 1;
         self.packets_withheld += record.packets();
-    }
-}
-
-/// Looks whether attached programs run: a hook that reports success and never fires has been seen.
-#[derive(Debug)]
-pub struct HookWatch {
-    next: Instant,
-    silent: Vec<(usize, Hook)>,
-}
-
-/// How often hooks are looked at.
-const WATCH: Duration = Duration::from_secs(2);
-
-/// Packets that an interface may have counted before the hook must have seen one.
-const UNSEEN: u64 = 16;
-
-impl Default for HookWatch {
-    fn default() -> Self {
-        Self { next: Instant::now() + WATCH, silent: Vec::new() }
-    }
-}
-
-impl HookWatch {
-    /// The interfaces and hooks found silent by now that were not before, with the packets that
-    /// the interface has counted.
-    pub fn look(&mut self, kernel: &Kernel) -> Result<Vec<(Arc<str>, Hook, u64)>, kernel::Error> {
-        let mut found = Vec::new();
-        if Instant::now() < self.next {
-            return Ok(found);
-        }
-        self.next = Instant::now() + WATCH;
-        // The interface's counters first: what the program counts in between does no harm.
-        let hooks: Vec<_> = kernel
-            .hooks()
-            .map(|(i, hooks)| (Arc::clone(&i.name), i.traffic_since(), hooks.to_vec()))
-            .collect();
-        let balance = kernel.balance()?;
-        for (number, ((name, traffic, hooks), tallies)) in
-            hooks.into_iter().zip(&balance.interfaces).enumerate()
-        {
-            for hook in hooks {
-                let (counted, tally) = match hook {
-                    Hook::Xdp | Hook::TcIngress => (traffic.rx_packets, &tallies[0]),
-                    Hook::TcEgress => (traffic.tx_packets, &tallies[1]),
-                };
-                let is_silent = counted >= UNSEEN && tally.get(Counter::Seen) == 0;
-                if is_silent && !self.silent.contains(&(number, hook)) {
-                    self.silent.push((number, hook));
-                    found.push((Arc::clone(&name), hook, counted));
-                }
-            }
-        }
-        Ok(found)
     }
 }
 
@@ -222,7 +166,9 @@ fn interface(name: &str, hooks: &[Hook], traffic: Traffic, tallies: &[Tally; 2])
         "name": name,
         "hooks": hooks.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "rx_packets": traffic.rx_packets,
+        "rx_bytes": traffic.rx_bytes,
         "tx_packets": traffic.tx_packets,
+        "tx_bytes": traffic.tx_bytes,
         "ingress": direction(ingress),
         "egress": direction(egress),
     })

@@ -17,6 +17,7 @@ pub mod annotate;
 pub mod engine;
 pub mod read;
 pub mod health;
+pub mod watch;
 pub mod privileges;
 
 pub mod cli;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +33,9 @@ pub struct Log {
 
 /// What tests wait for comes within this time, or not at all.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// And this long where the meter itself waits to be sure before it says something.
+const LONGEST: Duration = Duration::from_secs(90);
 
 impl Meter {
     /// Starts a meter and waits until it meters.
@@ -113,6 +117,36 @@ impl Meter {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Waits until it says something that satisfies `wanted`.
+    pub fn wait_for_message(&mut self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let deadline = Instant::now() + LONGEST;
+        let mut said = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(self.says_something(left)?, "in vain: {said:#?}");
+            let line = self.message()?;
+            ensure!(!line.is_empty(), "it has ended: {said:#?}");
+            if wanted(&line) {
+                return Ok(());
+            }
+            said.push(line);
+        }
+    }
+
+    /// Waits until there is something to read on standard error; false if not for so long.
+    fn says_something(&self, longest: Duration) -> Result<bool> {
+        if !self.messages.buffer().is_empty() {
+            return Ok(true);
+        }
+        let fd = self.messages.get_ref().as_raw_fd();
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let timeout = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: there is one descriptor, which is open.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, timeout) };
+        ensure!(ready >= 0, "{}", std::io::Error::last_os_error());
+        Ok(ready > 0)
     }
 
     /// Ends it as a user does, and takes what it has written.

@@ -111,6 +111,9 @@ fn ingress(
 }
 
 /// Attaches a tc program: by tcx, or by clsact where the kernel has no tcx (before 6.6).
+///
+/// Before all others, in either direction. A program that returns anything but "next" ends the
+/// chain, as most do, and what comes behind it sees nothing; what it drops, this one still sees.
 fn tc(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -119,17 +122,36 @@ fn tc(
     hook: Hook,
 ) -> Result<SchedClassifierLinkId, Error> {
     let program: &mut SchedClassifier = classifier(ebpf, name)?;
-    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-    match program.attach_with_options(&interface.name, kind, last) {
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    match program.attach_with_options(&interface.name, kind, first) {
         Ok(link) => return Ok(link),
         Err(e) if is_fatal(&e) => return Err(failed(hook, interface, e)),
         Err(_) => {}
     }
+    clsact(program, &interface.name, kind).map_err(|e| failed(hook, interface, e))
+}
+
+/// The last priority to try at clsact; the first is 1.
+const MAX_PRIORITY: u16 = 16;
+
+/// Attaches a tc program as a filter of the highest priority to be had.
+///
+/// Several programs may have the same one, and the newest comes first. But a priority is not to be
+/// had where a filter of another kind or protocol has it. Left to itself, the kernel chooses one
+/// behind most others.
+fn clsact(
+    program: &mut SchedClassifier,
+    interface: &str,
+    kind: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
     // An error here is that there is one already, or shows in the attachment.
-    let _ = tc::qdisc_add_clsact(&interface.name);
-    program
-        .attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(NlOptions::default()))
-        .map_err(|e| failed(hook, interface, e))
+    let _ = tc::qdisc_add_clsact(interface);
+    let mut attach = |priority| {
+        let options = NlOptions { priority, ..NlOptions::default() };
+        program.attach_with_options(interface, kind, TcAttachOptions::Netlink(options))
+    };
+    let first = (1..=MAX_PRIORITY).map(&mut attach).find_map(Result::ok);
+    first.map_or_else(|| attach(0), Ok)
 }
 
 /// Whether another way of attaching would fail for the same reason.

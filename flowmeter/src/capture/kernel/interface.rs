@@ -27,13 +27,18 @@ pub struct Interface {
     promiscuous: Option<OwnedFd>,
 }
 
-/// What an interface counts itself; packets.
+/// What an interface counts itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Received, before any that the meter's hook does not see, e.g. dropped by the driver.
+    /// Packets received, also those that the meter's hook does not see, e.g. dropped by another
+    /// program.
     pub rx_packets: u64,
-    /// Sent.
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets sent; a super-packet counts as one with many drivers.
     pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
 }
 
 /// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` (Linux, `if_arp.h`): frames with an Ethernet header.
@@ -47,10 +52,12 @@ impl Interface {
 
     /// The interface's own counters since the meter started.
     pub fn traffic_since(&self) -> Traffic {
-        let now = self.traffic();
+        let (now, before) = (self.traffic(), self.before);
         Traffic {
-            rx_packets: now.rx_packets.saturating_sub(self.before.rx_packets),
-            tx_packets: now.tx_packets.saturating_sub(self.before.tx_packets),
+            rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
+            rx_bytes: now.rx_bytes.saturating_sub(before.rx_bytes),
+            tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
+            tx_bytes: now.tx_bytes.saturating_sub(before.tx_bytes),
         }
     }
 
@@ -60,7 +67,7 @@ impl Interface {
     }
 
     /// Whether it is made of others by bonding.
-    pub(super) fn is_bond(&self) -> bool {
+    pub fn is_bond(&self) -> bool {
         ["/sys/class/net", &self.name, "bonding"].iter().collect::<PathBuf>().is_dir()
     }
 
@@ -106,9 +113,12 @@ fn index(name: &str) -> Option<u32> {
 }
 
 fn traffic(name: &str) -> Traffic {
+    let count = |file| number(name, file).unwrap_or(0);
     Traffic {
-        rx_packets: number(name, "statistics/rx_packets").unwrap_or(0),
-        tx_packets: number(name, "statistics/tx_packets").unwrap_or(0),
+        rx_packets: count("statistics/rx_packets"),
+        rx_bytes: count("statistics/rx_bytes"),
+        tx_packets: count("statistics/tx_packets"),
+        tx_bytes: count("statistics/tx_bytes"),
     }
 }
 
