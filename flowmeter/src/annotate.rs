@@ -63,10 +63,7 @@ impl Annotator {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
         let options = attribution_options(plan);
-        let processes = plan
-            .visibility
-            .map(|interval| Poller::start(interval.max(slower), options))
-            .transpose();
+        let processes = plan.visibility.and_then(|interval| poller(interval.max(slower), options));
         Ok(Self {
             dissector: dissector(plan)?.map(|pool| (pool, settled)),
             profiles: plan
@@ -77,7 +74,7 @@ impl Annotator {
             heard: None,
             news: Vec::new(),
             sockets: ring.map(|ring| (ring, Hooked::new(options, kernel::network_namespace()))),
-            processes: processes.map_err(Error::Attribution)?,
+            processes,
             waiting: HashMap::new(),
             order: VecDeque::new(),
             ready: VecDeque::new(),
@@ -180,6 +177,11 @@ impl Annotator {
         self.profiles.as_ref().map(Profiles::counters)
     }
 
+    /// What attribution by polling has done.
+    pub fn polled(&self) -> Option<attribution::PollerCounters> {
+        self.processes.as_ref().map(Poller::counters)
+    }
+
     /// What attribution by hooks has done.
     pub fn hooked(&self) -> Option<attribution::HookedCounters> {
         self.sockets.as_ref().map(|(_, hooked)| hooked.counters())
@@ -268,6 +270,29 @@ fn attribution_options(plan: &LivePlan) -> attribution::Options {
     let idle = Duration::from_nanos(plan.knobs.idle_ns);
     let retention = options.retention.max(idle.saturating_mul(2));
     attribution::Options { retention, max_entries: plan.max_sockets }
+}
+
+/// Polls procfs. A host that does not let it has flows without processes, which is said.
+fn poller(interval: Duration, options: attribution::Options) -> Option<Poller> {
+    let poller = match Poller::start(interval, options) {
+        Ok(poller) => poller,
+        Err(e) => {
+            let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}"));
+            eprintln!(
+                "flowmeter: warning: {e}{}; sockets that were open before have no process",
+                cause.unwrap_or_default()
+            );
+            return None;
+        }
+    };
+    let unreadable = poller.counters().unreadable;
+    if unreadable > 0 {
+        eprintln!(
+            "flowmeter: warning: the descriptors of {unreadable} processes cannot be read, which \
+             needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: what they have open has no process"
+        );
+    }
+    Some(poller)
 }
 
 fn dissector(plan: &LivePlan) -> Result<Option<Pool>, Error> {

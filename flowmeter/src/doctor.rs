@@ -66,15 +66,21 @@ pub fn is_well(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.state != State::Missing)
 }
 
-/// For people.
+/// For people: what is said of each thing begins in one column, whatever the things are called.
 pub fn table(findings: &[Finding]) -> String {
+    let longest = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
         let state = word(finding.state);
+        let mut lines = finding.found.lines();
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{state:8} {:16} {}", finding.what, finding.found);
+        let _ =
+            writeln!(text, "{state:8} {:longest$} {}", finding.what, lines.next().unwrap_or(""));
+        for line in lines {
+            let _ = writeln!(text, "{:8} {:longest$} {line}", "", "");
+        }
         if !finding.advice.is_empty() {
-            let _ = writeln!(text, "{:25} → {}", "", finding.advice);
+            let _ = writeln!(text, "{:8} {:longest$} → {}", "", "", finding.advice);
         }
     }
     text
@@ -100,5 +106,25 @@ fn word(state: State) -> &'static str {
         State::Works => "works",
         State::Limited => "limited",
         State::Missing => "missing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_to_its_longest_name() {
+        let findings = [
+            Finding::new("XDP", State::Works, "loads", ""),
+            Finding::new("tp_btf/sched_process_exec", State::Limited, "no BTF\nat all", "get it"),
+        ];
+        let expected = "\
+works    XDP                       loads
+limited  tp_btf/sched_process_exec no BTF
+                                   at all
+                                   → get it
+";
+        assert_eq!(table(&findings), expected);
     }
 }

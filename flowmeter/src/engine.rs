@@ -92,8 +92,8 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
     let finished = collector.finish(&mut stages).map_err(Error::from);
     let settled = stages.settle_all();
     let told = reports.last(&collector, &mut stages);
-    metered.and(finished).and(settled).and(told)?;
-    stages.close()?;
+    let written = stages.close();
+    metered.and(finished).and(settled).and(told).and(written)?;
     if gone.all { Err(Error::NoInterface) } else { Ok(()) }
 }
 
@@ -193,11 +193,14 @@ impl Stages {
     /// Writes all flows that wait for verdicts; those that get none in time go without.
     fn settle_all(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LAST_VERDICTS;
+        let mut settled = Ok(());
         while self.annotator.waiting() > 0 && Instant::now() < deadline {
-            self.settle(LAST_VERDICTS)?;
+            settled = settled.and(self.settle(LAST_VERDICTS));
             thread::sleep(Duration::from_millis(1));
         }
-        self.settle(Duration::ZERO)
+        settled = settled.and(self.settle(Duration::ZERO));
+        // Before the last report, which tells what the log did not take.
+        settled.and(self.sink.flush().map_err(Error::from))
     }
 
     fn write(&mut self, mut flow: Flow) {
@@ -207,10 +210,17 @@ impl Stages {
         }
         flow.id = self.next_id;
         self.next_id += 1;
-        self.books.written(&flow.record);
-        if let Err(e) = self.sink.write(&flow) {
-            // Told at the next settle; what is in the sink's memory is not lost.
-            self.failed.get_or_insert(e.into());
+        match self.sink.write(&flow) {
+            Ok(()) => self.books.written(&flow.record),
+            Err(e) => {
+                // It is in the sink's memory, unless there is no file.
+                match &e {
+                    sink::Error::Open { .. } => self.books.withheld(&flow.record),
+                    _ => self.books.written(&flow.record),
+                }
+                // Told at the next settle.
+                self.failed.get_or_insert(e.into());
+            }
         }
     }
 
@@ -218,9 +228,14 @@ impl Stages {
         self.next_id >= self.max_nflows
     }
 
+    fn report(&self, collector: &Collector) -> Result<Report, Error> {
+        Ok(Report::of(collector, &self.books, &self.annotator, self.sink.unwritten())?)
+    }
+
+    /// Writes what is left, also after an error: it may have passed.
     fn close(mut self) -> Result<(), Error> {
-        self.sink.flush()?;
-        self.failed.take().map_or(Ok(()), Err)
+        let written = self.sink.flush().map_err(Error::from);
+        self.failed.take().map_or(Ok(()), Err).and(written)
     }
 }
 
@@ -248,10 +263,10 @@ impl Reports {
     /// Makes the reports that are due.
     fn make(&mut self, collector: &Collector, stages: &mut Stages) -> Result<(), Error> {
         if is_due(&mut self.performance) {
-            Report::of(collector, &stages.books, &stages.annotator)?.print();
+            stages.report(collector)?.print();
         }
         if is_due(&mut self.meter) {
-            let report = Report::of(collector, &stages.books, &stages.annotator)?;
+            let report = stages.report(collector)?;
             stages.sink.write_json(&report.json())?;
         }
         Ok(())
@@ -259,7 +274,7 @@ impl Reports {
 
     /// Makes the last ones, with everything settled.
     fn last(self, collector: &Collector, stages: &mut Stages) -> Result<(), Error> {
-        let report = Report::of(collector, &stages.books, &stages.annotator)?;
+        let report = stages.report(collector)?;
         report.print();
         if self.meter.is_some() {
             stages.sink.write_json(&report.json())?;
@@ -298,13 +313,19 @@ fn warn_of_hooks(hooks: &mut HookWatch, kernel: &Kernel) -> Result<(), Error> {
 /// Whether the kernel tells of sockets; warns where it does not.
 fn hooks_work(kernel: &Kernel) -> bool {
     let hooks = kernel.socket_hooks();
+    let mut failed: Vec<(&str, Vec<&str>)> = Vec::new();
     for hook in hooks {
-        if let Some(why) = &hook.failed {
-            eprintln!(
-                "flowmeter: warning: no hook at {}: {why}; short connections may have no process",
-                hook.name
-            );
+        let Some(why) = &hook.failed else { continue };
+        match failed.iter_mut().find(|(reason, _)| reason == why) {
+            Some((_, names)) => names.push(hook.name),
+            None => failed.push((why, vec![hook.name])),
         }
+    }
+    for (why, names) in failed {
+        eprintln!(
+            "flowmeter: warning: no hook at {}: {why}; short connections may have no process",
+            names.join(", ")
+        );
     }
     hooks.iter().any(|hook| hook.failed.is_none())
 }

@@ -10,7 +10,7 @@ use flowmeter_common::tally::Record;
 use serde_json::{Map, Value, json};
 
 use crate::annotate::Annotator;
-use crate::attribution::HookedCounters;
+use crate::attribution::{HookedCounters, PollerCounters};
 use crate::capture::kernel::{self, Balance, Hook, Tally, Traffic, now_ns};
 use crate::collector::kernel::Collector;
 
@@ -56,6 +56,9 @@ pub struct Report {
     balance: Balance,
     books: Books,
     interfaces: Vec<(String, Vec<Hook>, Traffic)>,
+    /// Lines still in memory.
+    unwritten: usize,
+    left: usize,
     waiting: usize,
     unsettled: u64,
     dissectors_lost: (u64, u64),
@@ -63,16 +66,18 @@ pub struct Report {
     overflow_flows: usize,
     clock_step_ns: i64,
     sockets: Option<(OwnerCounters, HookedCounters)>,
+    polled: Option<PollerCounters>,
     profiles: Option<(u64, u64)>,
     time_ns: u64,
 }
 
 impl Report {
-    /// Takes it.
+    /// Takes it. Of the log, `unwritten` lines are in memory.
     pub fn of(
         collector: &Collector,
         books: &Books,
         annotator: &Annotator,
+        unwritten: usize,
     ) -> Result<Self, kernel::Error> {
         let kernel = collector.kernel();
         Ok(Self {
@@ -82,12 +87,15 @@ impl Report {
                 .hooks()
                 .map(|(i, hooks)| (i.name.to_string(), hooks.to_vec(), i.traffic_since()))
                 .collect(),
+            unwritten,
+            left: collector.left(),
             waiting: annotator.waiting(),
             unsettled: annotator.unsettled(),
             dissectors_lost: annotator.dissectors_lost(),
             not_dissected: annotator.not_dissected(),
             overflow_flows: collector.overflowed(),
             clock_step_ns: kernel.clock_step(),
+            polled: annotator.polled(),
             profiles: annotator.profiles(),
             sockets: annotator
                 .hooked()
@@ -120,6 +128,24 @@ impl Report {
                 "without_memory": kernel.unkept,
             })
         });
+        let procfs = self.polled.map(|polled| {
+            json!({
+                "polls": polled.polls,
+                "polls_failed": polled.failed_polls,
+                "polls_delayed": polled.delayed,
+                "scans": polled.scans,
+                "longest_poll_ms": polled.longest_poll.as_millis() as u64,
+                "sockets": polled.sockets,
+                "without_process": polled.ownerless,
+                "beyond_limit": polled.beyond_limit,
+                "malformed": polled.malformed,
+                "unreadable": polled.unreadable,
+                "known": polled.entries,
+                "evicted": polled.evictions,
+                "refused": polled.refused,
+                "ambiguous": polled.ambiguous,
+            })
+        });
         json!({
             "type": "meter",
             "time_ns": self.time_ns,
@@ -131,6 +157,8 @@ impl Report {
             "packets_withheld": self.books.packets_withheld,
             "packets_resident": self.resident(),
             "balance_error": total.error(),
+            "lines_unwritten": self.unwritten,
+            "flows_left": self.left,
             "flows_waiting": self.waiting,
             "flows_without_verdict": self.unsettled,
             "flows_in_userspace": self.overflow_flows,
@@ -145,6 +173,7 @@ impl Report {
             "dissection_lost": total.get(Counter::DissectionLost) + self.not_dissected,
             "clock_step_ns": self.clock_step_ns,
             "sockets": sockets,
+            "procfs": procfs,
             "processes": self
                 .profiles
                 .map(|(known, evicted)| json!({ "known": known, "evicted": evicted })),

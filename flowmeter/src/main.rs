@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::{LivePlan, ReadPlan};
-use flowmeter::signals::Signals;
+use flowmeter::signals::{self, Signals};
 use flowmeter::{dissect, doctor, engine, fields, privileges, read};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -70,7 +70,8 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
 /// thread for signals, as one thread alone allocates faster.
 fn read(plan: &ReadPlan) -> anyhow::Result<()> {
     let signals = Arc::new(Signals::default());
-    for number in [SIGINT, SIGTERM, SIGHUP] {
+    let hangup = (!signals::is_hangup_ignored()).then_some(SIGHUP);
+    for number in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         let stop = signals.stop_flag();
         // In this order: the second one finds the flag set.
         flag::register_conditional_shutdown(number, 1, Arc::clone(&stop))
@@ -91,17 +92,19 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 struct Watch {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// None if it is ignored.
+    hangup: Option<Signal>,
     has_terminal: bool,
 }
 
 impl Watch {
     /// From now on signals wait to be looked at. In a runtime.
     fn start() -> std::io::Result<Self> {
+        let hangup = !signals::is_hangup_ignored();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: hangup.then(|| signal(SignalKind::hangup())).transpose()?,
             has_terminal: std::io::stderr().is_terminal(),
         })
     }
@@ -114,7 +117,7 @@ impl Watch {
             tokio::select! {
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
-                _ = self.hangup.recv() => if !self.has_terminal {
+                () = next(&mut self.hangup) => if !self.has_terminal {
                     signals.reopen();
                     continue;
                 }
@@ -123,6 +126,16 @@ impl Watch {
                 return;
             }
         }
+    }
+}
+
+/// The next of a signal that is handled; never, if it is not.
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

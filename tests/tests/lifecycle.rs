@@ -101,6 +101,101 @@ fn a_stream_that_is_interrupted_is_written() -> Result<()> {
     Ok(())
 }
 
+/// A command that is started as `nohup` starts it.
+fn without_hangup(mut command: Command, args: &[&str]) -> Result<Command> {
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program("flowmeter")?).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+#[test]
+fn a_hangup_that_is_ignored_does_not_end_a_read() -> Result<()> {
+    let log = Scratch::new("nohup.jsonl");
+    let output = log.0.to_string_lossy().into_owned();
+    let mut command = without_hangup(Command::new("sh"), &["read", "-", "-o", &output])?;
+    let mut child = command.spawn()?;
+    let mut input = child.stdin.take().context("standard input is piped")?;
+    let capture = datagrams(100);
+    let (first, rest) = capture.split_at(capture.len() / 2);
+    input.write_all(first)?;
+    while !log.0.exists() {
+        ensure!(child.try_wait()?.is_none(), "{}", said(&mut child)?);
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Its handlers stand before its log does.
+    signal(&child, libc::SIGHUP);
+    thread::sleep(Duration::from_millis(300));
+    let fed = input.write_all(rest);
+    drop(input);
+    let status = ended(&mut child)?;
+    let text = said(&mut child)?;
+    ensure!(status.success() && log.lines()? == 100, "{fed:?}, {status}: {text}");
+    Ok(())
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_so_live() -> Result<()> {
+    if !root::available("a_hangup_that_is_ignored_stays_so_live")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut command = without_hangup(link.near.command("sh"), &["live", WIRE])?;
+    let mut child = command.spawn()?;
+    let mut messages = BufReader::new(child.stderr.take().context("standard error is piped")?);
+    let mut text = String::new();
+    while !text.contains("flowmeter: metering") {
+        ensure!(messages.read_line(&mut text)? > 0, "{text}");
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    signal(&child, libc::SIGINT);
+    ensure!(ended(&mut child)?.success());
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.context("it is told")?.trim(), 16)?;
+    ensure!(ignored >> (libc::SIGHUP - 1) & 1 == 1, "{status}");
+    Ok(())
+}
+
+/// The balance that a read has printed.
+fn balance(stderr: &[u8]) -> Result<serde_json::Value> {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().find(|line| line.starts_with('{'));
+    Ok(serde_json::from_str(line.with_context(|| format!("no balance in: {text}"))?)?)
+}
+
+#[test]
+fn a_log_that_cannot_be_written_leaves_a_balance() -> Result<()> {
+    let capture = Scratch::new("full.pcap");
+    fs::write(&capture.0, datagrams(3_000))?;
+    let path = capture.0.to_string_lossy().into_owned();
+    for workers in ["--n-meters=1", "--n-meters=2"] {
+        let args = ["read", &path, "--n-dissections=0", workers, "-o", "/dev/full"];
+        let output = flowmeter(&args)?.output()?;
+        let report = balance(&output.stderr)?;
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(report["balance_error"] == 0, "{report:#}");
+        // Nothing was, and the report does not say that it was.
+        let written = number(&report, "flows_expired");
+        ensure!(written > 0 && number(&report, "lines_unwritten") == written, "{report:#}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(text.contains("failed to write to `/dev/full`: No space left"), "{text}");
+    }
+    let args = ["read", &path, "--format=csv", "-o", "/nowhere/flows.csv"];
+    let report = balance(&flowmeter(&args)?.output()?.stderr)?;
+    ensure!(number(&report, "packets_exported") == 0 && report["balance_error"] == 0, "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn an_empty_capture_has_a_balance() -> Result<()> {
+    let capture = Scratch::new("empty.pcap");
+    fs::write(&capture.0, pcap(&[]))?;
+    let output = flowmeter(&["read", &capture.0.to_string_lossy()])?.output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let report = balance(&output.stderr)?;
+    ensure!(report["packets_seen"] == 0 && report["balance_error"] == 0, "{report:#}");
+    Ok(())
+}
+
 #[test]
 fn rows_of_a_stream_do_not_wait_for_its_end() -> Result<()> {
     let log = Scratch::new("rows.jsonl");

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use flowmeter::capture::kernel::{self, Direction, Ingress, Kernel};
+use flowmeter_common::knobs::Knobs;
 use flowmeter_tests::meter::{Log, Meter, PATIENCE, number};
 use flowmeter_tests::netns::{Host, Link, WIRE};
 use flowmeter_tests::{program, root};
@@ -465,15 +467,8 @@ fn names_applications_and_processes() -> Result<()> {
         .stderr(Stdio::null())
         .status()?;
     ensure!(made.success(), "openssl makes no certificate");
-    let meter = Meter::start(
-        &link.near,
-        &[
-            "--system-visibility-mode=1",
-            "--system-visibility-poll-ms=50",
-            "--group=l7-extended",
-            WIRE,
-        ],
-    )?;
+    let meter =
+        Meter::start(&link.near, &["--system-visibility-poll-ms=50", "--group=l7-extended", WIRE])?;
     // TLS 1.2, which shows its certificate.
     let tls = ["s_server", "-accept", "443", "-key", &key, "-cert", &cert, "-www", "-tls1_2"];
     let _tls = Server::start(&link.far, "openssl", &tls)?;
@@ -561,5 +556,37 @@ fn mistakes_get_a_line_that_says_what_to_do() -> Result<()> {
         let (code, said) = run(args)?;
         ensure!(code == Some(2) && said.lines().count() == 1, "{code:?} {said}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_map_that_is_not_there_is_named() -> Result<()> {
+    if !root::available("a_map_that_is_not_there_is_named")? {
+        return Ok(());
+    }
+    // In a thread of its own, as its network is.
+    thread::spawn(take_a_map_twice).join().map_err(|_| anyhow::anyhow!("it panicked"))?
+}
+
+fn take_a_map_twice() -> Result<()> {
+    // SAFETY: it takes a number, and gives this thread another network.
+    ensure!(unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0, "no namespace");
+    let mut kernel = Kernel::open(&kernel::Options {
+        interfaces: vec!["lo".into()],
+        ingress: Ingress::Tcx,
+        direction: Direction::Ingress,
+        knobs: Knobs::default(),
+        max_flows: 64,
+        snapshot_length: 64,
+        promiscuous: false,
+        attribute: false,
+        log: false,
+    })?;
+    kernel.flow_map()?;
+    // Maps are taken once, so now it is as if the object had none of this name.
+    let Err(error) = kernel.flow_map() else { bail!("there is another one") };
+    let text = error.to_string();
+    ensure!(text.contains("no map `FLOWS`"), "{text}");
+    ensure!(!text.contains("without its kernel programs"), "{text}");
     Ok(())
 }

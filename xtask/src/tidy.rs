@@ -54,6 +54,7 @@ const UNSAFE: &[&str] = &[
     "dissect/contained/child.rs",
     "attribution/addresses.rs",
     "capture/pcap/filter.rs",
+    "signals.rs",
 ];
 
 /// A shorter reason than this for an `expect` is hardly one.

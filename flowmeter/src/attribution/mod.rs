@@ -17,7 +17,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use self::hooked::{Hooked, HookedCounters};
-pub use self::poller::{Counters, Options, Poller};
+pub use self::poller::{Counters as PollerCounters, Options, Poller};
 pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
 pub use self::table::SocketTable;
 

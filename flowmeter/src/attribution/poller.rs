@@ -29,7 +29,7 @@ impl Default for Options {
     }
 }
 
-/// What the poller has done. Times are sums since the start, other figures as named.
+/// What the poller has done since the start, unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Polls done.
@@ -42,8 +42,6 @@ pub struct Counters {
     pub delayed: u64,
     /// Open sockets at the last poll.
     pub sockets: u64,
-    /// Processes that held one of them.
-    pub processes: u64,
     /// Open sockets at the last poll whose process is not known.
     pub ownerless: u64,
     /// Open sockets at the last poll beyond [`Options::max_entries`].
@@ -60,12 +58,8 @@ pub struct Counters {
     pub refused: u64,
     /// Flow ends without an owner because several qualified.
     pub ambiguous: u64,
-    /// How long the last poll took.
-    pub last_poll: Duration,
     /// How long the longest took.
     pub longest_poll: Duration,
-    /// How long all took.
-    pub total_polls: Duration,
 }
 
 /// A thread that polls, and what it has found.
@@ -190,16 +184,13 @@ impl Counters {
         self.polls += 1;
         self.scans += u64::from(tally.scanned);
         self.sockets = tally.sockets;
-        self.processes = tally.processes;
         self.ownerless = tally.ownerless;
         self.beyond_limit = tally.beyond_limit;
         self.malformed += tally.malformed;
         if tally.scanned {
             self.unreadable = tally.unreadable;
         }
-        self.last_poll = took;
         self.longest_poll = self.longest_poll.max(took);
-        self.total_polls += took;
     }
 }
 

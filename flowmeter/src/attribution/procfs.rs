@@ -68,8 +68,6 @@ enum Told {
 pub(super) struct Tally {
     /// Sockets that a process may hold.
     pub sockets: u64,
-    /// Processes known to hold one of them.
-    pub processes: u64,
     /// Sockets whose process is not known.
     pub ownerless: u64,
     /// Sockets beyond the bound.
@@ -119,10 +117,6 @@ impl Procfs {
         let mut changes = self.compare(&listing.sockets, now);
         changes.addresses = addresses;
 
-        let mut pids: Vec<u32> = self.holders().map(|process| process.pid).collect();
-        pids.sort_unstable();
-        pids.dedup();
-        tally.processes = pids.len() as u64;
         let ownerless = self.inodes.values().filter(|inode| inode.holder.is_none());
         tally.ownerless = ownerless.count() as u64;
         self.polled_ns = now;
@@ -344,7 +338,7 @@ mod tests {
         story.listen(&[500, 501]);
         assert_eq!(story.poll(30), ["+501 41 sshd 20..30"]);
         assert!(story.tally.scanned);
-        assert_eq!((story.tally.sockets, story.tally.processes), (2, 2));
+        assert_eq!((story.tally.sockets, story.tally.ownerless), (2, 0));
 
         story.listen(&[501]);
         assert_eq!(story.poll(40), ["-500"]);

@@ -31,6 +31,8 @@ pub struct Collector {
     due: Vec<FlowKey>,
     pass: Pass,
     drained: u64,
+    /// Flows that were still in the kernel at the end.
+    left: usize,
 }
 
 /// Sees what the kernel hands out, in an order in which every packet of a flow comes before its
@@ -82,6 +84,7 @@ impl Collector {
             due: Vec::new(),
             pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
             drained: 0,
+            left: 0,
         })
     }
 
@@ -98,6 +101,11 @@ impl Collector {
     /// Flows that have been taken out of the kernel.
     pub fn drained(&self) -> u64 {
         self.drained
+    }
+
+    /// Flows that could not be taken out of the kernel at the end.
+    pub fn left(&self) -> usize {
+        self.left
     }
 
     /// Flows that are metered here because the kernel had no room.
@@ -124,23 +132,40 @@ impl Collector {
         // One pass does it; the bound is against what cannot be.
         for _ in 0..MAX_PASSES {
             while self.drain(see)? > 0 {}
-            let mut keys = Vec::new();
-            while !self.flows.slice(|key, _| keys.push(*key))?.end {}
+            let keys = self.keys()?;
             if keys.is_empty() {
                 break;
             }
             let now_ns = self.kernel.now_ns();
-            let mut left = keys.as_slice();
-            while !left.is_empty() {
-                let done = self.kernel.reap(left, now_ns, true)?;
-                left = left.get(done..).unwrap_or_default();
-                while self.drain(see)? > 0 {}
+            let left = take_all(
+                &mut (&mut *self, &mut *see),
+                &keys,
+                |(collector, _), keys| collector.kernel.reap(keys, now_ns, true),
+                |(collector, see)| collector.drain(*see),
+            )?;
+            if left > 0 {
+                break;
             }
+        }
+        self.left = self.keys()?.len();
+        if self.left > 0 {
+            eprintln!(
+                "flowmeter: warning: {} flows could not be taken out of the kernel and are not \
+                 written; their packets are `packets_resident`",
+                self.left
+            );
         }
         let ended = &mut self.ended;
         self.overflow.drain(|flow| ended.push(flow));
         self.hand_out(see);
         Ok(())
+    }
+
+    /// The flows in the kernel.
+    fn keys(&mut self) -> Result<Vec<FlowKey>, Error> {
+        let mut keys = Vec::new();
+        while !self.flows.slice(|key, _| keys.push(*key))?.end {}
+        Ok(keys)
     }
 
     /// Empties the rings: records first into memory, then packets to the observer, then the
@@ -229,5 +254,88 @@ impl Collector {
             self.due.clear();
         }
         Ok(())
+    }
+}
+
+/// Rounds without any progress after which the rest is given up, and the rest between them.
+const MAX_IDLE: u32 = 100;
+const IDLE: Duration = Duration::from_millis(1);
+
+/// Has `reap` take all flows of `keys` out of the kernel, as far as the ring has room, and `drain`
+/// make that room. Gives how many were left when neither got any further.
+fn take_all<S, E>(
+    state: &mut S,
+    keys: &[FlowKey],
+    mut reap: impl FnMut(&mut S, &[FlowKey]) -> Result<usize, E>,
+    mut drain: impl FnMut(&mut S) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let mut left = keys;
+    let mut idle = 0;
+    while !left.is_empty() && idle < MAX_IDLE {
+        let mut progress = reap(state, left)?;
+        left = left.get(progress..).unwrap_or_default();
+        loop {
+            let events = drain(state)?;
+            if events == 0 {
+                break;
+            }
+            progress += events;
+        }
+        if progress > 0 {
+            idle = 0;
+        } else {
+            idle += 1;
+            std::thread::sleep(IDLE);
+        }
+    }
+    Ok(left.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[test]
+    fn a_full_ring_is_drained_and_reaping_goes_on() {
+        // A ring with room for two, and keys for seven.
+        let (mut taken, keys) = (0, [FlowKey::default(); 7]);
+        let mut ring = 0;
+        let left = take_all(
+            &mut ring,
+            &keys,
+            |ring, keys| {
+                let done = keys.len().min(2 - *ring);
+                *ring += done;
+                Ok::<_, Infallible>(done)
+            },
+            |ring| {
+                taken += *ring;
+                Ok(std::mem::take(ring))
+            },
+        );
+        assert_eq!((left, taken), (Ok(0), 7));
+    }
+
+    #[test]
+    fn flows_that_cannot_be_taken_are_left_and_counted() {
+        let keys = [FlowKey::default(); 7];
+        let mut reaped = 0;
+        // The first two go; after that the reaper does nothing, and the ring is empty.
+        let left = take_all(
+            &mut reaped,
+            &keys,
+            |reaped, _| {
+                Ok::<_, Infallible>(if *reaped == 0 {
+                    *reaped = 2;
+                    2
+                } else {
+                    0
+                })
+            },
+            |_| Ok(0),
+        );
+        assert_eq!(left, Ok(5));
     }
 }

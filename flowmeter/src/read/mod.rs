@@ -123,11 +123,10 @@ fn alone(plan: &ReadPlan, parts: u64, signals: &Arc<Signals>) -> Result<(), Erro
     })?;
     collector.finish(&mut stages);
     stages.settle();
-    let mut log = stages.out;
-    log.failed.take().map_or(Ok(()), Err)?;
-    log.sink.flush()?;
-    log.report.dissected_by(&places);
-    log.report.print(&tally);
+    let (mut report, failed) = stages.out.close();
+    report.dissected_by(&places);
+    report.print(&tally);
+    failed.map_or(Ok(()), Err)?;
     damaged.map_or(Ok(()), |e| Err(e.into()))
 }
 
@@ -263,6 +262,13 @@ impl Log {
             self.failed.get_or_insert(e);
         }
     }
+
+    /// Writes what is left, also after an error: it may have passed.
+    fn close(mut self) -> (Report, Option<sink::Error>) {
+        self.flush();
+        self.report.lines_unwritten = self.sink.unwritten();
+        (self.report, self.failed)
+    }
 }
 
 impl Output for Log {
@@ -272,10 +278,7 @@ impl Output for Log {
             return;
         }
         flow.id = self.report.flows_written;
-        self.report.written(flow.record.packets());
-        if let Err(e) = self.sink.write(&flow) {
-            self.failed.get_or_insert(e);
-        }
+        self.report.row(flow.record.packets(), self.sink.write(&flow), &mut self.failed);
     }
 
     fn left_out(&mut self, packets: u64) {

@@ -57,20 +57,24 @@ pub fn read(
             lanes.push(Lane { receiver: Some(receiver), rows: VecDeque::new(), ..Lane::default() });
         }
         let reader = spawn(scope, "read".into(), move || find(plan, signals, &queues, &recycled))?;
-        let merged = merge(&mut lanes, sink.as_mut(), max_nflows);
+        let (mut report, merged) = merge(&mut lanes, sink.as_mut(), max_nflows);
         // Whoever still has something to send learns that it is not wanted.
         drop(lanes);
+        // Whatever has happened, the rows that there are get written first, and the balance told.
+        let written = merged.and(sink.flush());
+        report.lines_unwritten = sink.unwritten();
         let (tally, damaged) = reader.join().map_err(|_| Error::Ended)??;
-        for thread in threads {
-            thread.join().map_err(|_| Error::Ended)??;
-        }
-        let mut report = merged?;
-        sink.flush()?;
-        if report.flows_written >= max_nflows {
+        let worked = threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| Error::Ended)?)
+            .fold(Ok(()), Result::and);
+        if report.flows_written >= max_nflows || written.is_err() {
             report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
         }
         report.dissected_by(places);
         report.print(&tally);
+        written?;
+        worked?;
         damaged.map_or(Ok(()), |e| Err(e.into()))
     })
 }
@@ -253,11 +257,16 @@ impl Lane {
     }
 }
 
-/// Writes the rows of all lanes in order of rank.
-fn merge(lanes: &mut [Lane], sink: &mut dyn Sink, max_nflows: u64) -> Result<Report, sink::Error> {
+/// Writes the rows of all lanes in order of rank, as far as the log takes them.
+fn merge(
+    lanes: &mut [Lane],
+    sink: &mut dyn Sink,
+    max_nflows: u64,
+) -> (Report, Result<(), sink::Error>) {
     let mut report = Report::default();
     let mut scratch = Vec::new();
-    while report.flows_written < max_nflows {
+    let mut failed = None;
+    while report.flows_written < max_nflows && failed.is_none() {
         let heads = lanes.iter().enumerate();
         let first = heads.filter_map(|(i, lane)| Some((lane.rows.front()?.rank, i))).min();
         let Some((rank, number)) = first else {
@@ -277,21 +286,21 @@ fn merge(lanes: &mut [Lane], sink: &mut dyn Sink, max_nflows: u64) -> Result<Rep
         let lane = &mut lanes[number];
         if let Some(row) = lane.rows.pop_front() {
             let bytes = &lane.bytes[lane.start..row.end];
-            match row.id {
+            let written = match row.id {
                 Some(id) => {
                     let (before, after) = (id.start - lane.start, id.end - lane.start);
                     scratch.clear();
                     scratch.extend_from_slice(&bytes[..before]);
                     Value::U64(report.flows_written).push_text(&mut scratch);
                     scratch.extend_from_slice(&bytes[after..]);
-                    sink.write_row(&scratch)?;
+                    sink.write_row(&scratch)
                 }
-                None => sink.write_row(bytes)?,
-            }
+                None => sink.write_row(bytes),
+            };
             lane.start = row.end;
-            report.written(row.packets);
+            report.row(row.packets, written, &mut failed);
         }
     }
     report.withheld(lanes.iter().map(|lane| lane.left_out).sum());
-    Ok(report)
+    (report, failed.map_or(Ok(()), Err))
 }

@@ -50,6 +50,10 @@ impl Sink for Csv {
         self.files.flush()
     }
 
+    fn unwritten(&self) -> usize {
+        self.files.unwritten()
+    }
+
     fn reopen(&mut self) -> Result<(), Error> {
         self.files.reopen()
     }

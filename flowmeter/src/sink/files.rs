@@ -60,6 +60,11 @@ impl Files {
         }
     }
 
+    /// Lines that are still in memory.
+    pub fn unwritten(&self) -> usize {
+        self.current.as_ref().map_or(0, Lines::unwritten)
+    }
+
     /// Whether a file was opened.
     pub fn is_begun(&self) -> bool {
         self.current.is_some()

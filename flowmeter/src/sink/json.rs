@@ -49,6 +49,10 @@ impl Sink for Json {
         self.files.flush()
     }
 
+    fn unwritten(&self) -> usize {
+        self.files.unwritten()
+    }
+
     fn reopen(&mut self) -> Result<(), Error> {
         self.files.reopen()
     }

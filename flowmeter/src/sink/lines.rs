@@ -92,6 +92,11 @@ impl Lines {
         Ok(())
     }
 
+    /// Lines that are in memory, or of which only the beginning was written.
+    pub fn unwritten(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Writes what there is. After an error the next call goes on where this one stopped.
     pub fn flush(&mut self) -> Result<(), Error> {
         let mut written = 0;

@@ -34,6 +34,9 @@ pub trait Sink: Send {
     /// Hands all that was written to the operating system.
     fn flush(&mut self) -> Result<(), Error>;
 
+    /// Lines that are still in memory: after an error at the end of a run, those that are lost.
+    fn unwritten(&self) -> usize;
+
     /// Goes on in a new file if the one in use was renamed or removed.
     fn reopen(&mut self) -> Result<(), Error>;
 }

@@ -4,7 +4,7 @@ use aya::Ebpf;
 use aya::maps::PerCpuArray;
 use flowmeter_common::counter::{COUNTERS, Counter, HOOKS};
 
-use super::{Error, sys};
+use super::{Error, maps, sys};
 
 /// What the programs have counted, by interface and direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Balance {
 
 pub(super) fn read(ebpf: &Ebpf, interfaces: usize) -> Result<Balance, Error> {
     let failed = |source| Error::Map { act: "read", map: "COUNTERS", source };
-    let map = ebpf.map("COUNTERS").ok_or(Error::NoObject)?;
+    let map = ebpf.map("COUNTERS").ok_or(maps::absent("COUNTERS"))?;
     let map: PerCpuArray<_, [u64; COUNTERS]> =
         PerCpuArray::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;
     let mut balance = Balance::default();

@@ -78,8 +78,30 @@ impl PacketRing {
     }
 }
 
+/// The error of a map that is not in the object, or was taken.
+pub(super) fn absent(name: &'static str) -> Error {
+    Error::Absent { what: "map", name }
+}
+
+/// The error of a map that is of another type than is `wanted`.
+pub(super) fn mistyped(name: &'static str, wanted: &'static str) -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, format!("it is not a {wanted}"));
+    Error::Map { act: "open", map: name, source }
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
+    ebpf.take_map(name).ok_or(absent(name))
+}
+
+fn hash_map(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match take(ebpf, name)? {
+        Map::HashMap(map) => Ok(map),
+        _ => Err(mistyped(name, "hash map")),
+    }
+}
+
 pub(super) fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, Error> {
-    let map = ebpf.take_map(name).ok_or(Error::NoObject)?;
+    let map = take(ebpf, name)?;
     RingBuf::try_from(map).map_err(|e| Error::Map {
         act: "open",
         map: name,
@@ -101,7 +123,7 @@ struct Element {
 
 /// The map of flows, walked slice by slice.
 pub struct FlowMap {
-    map: Map,
+    map: MapData,
     cursor: Option<u32>,
     keys: Box<[FlowKey]>,
     values: Box<[Element]>,
@@ -119,7 +141,7 @@ pub struct Taken {
 impl FlowMap {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
-            map: ebpf.take_map("FLOWS").ok_or(Error::NoObject)?,
+            map: hash_map(ebpf, "FLOWS")?,
             cursor: None,
             keys: vec![FlowKey::default(); BATCH].into(),
             values: vec![Element::default(); BATCH].into(),
@@ -128,10 +150,7 @@ impl FlowMap {
 
     /// Reads the next slice of flows. After the end it begins anew.
     pub fn slice(&mut self, mut see: impl FnMut(&FlowKey, &Record)) -> Result<Taken, Error> {
-        let Map::HashMap(data) = &self.map else {
-            return Err(Error::NoObject);
-        };
-        let fd = data.fd().as_fd();
+        let fd = self.map.fd().as_fd();
         let batch = sys::lookup_batch(fd, &mut self.cursor, &mut self.keys, &mut self.values)
             .map_err(|source| Error::Map { act: "read", map: "FLOWS", source })?;
         let (flows, end) = match batch {
@@ -170,26 +189,23 @@ impl Kernel {
 
 /// The map of SPLT slots.
 pub struct SpltMap {
-    map: Map,
+    map: MapData,
     name: &'static str,
 }
 
 impl SpltMap {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        Ok(Self { map: ebpf.take_map(name).ok_or(Error::NoObject)?, name })
+        Ok(Self { map: hash_map(ebpf, name)?, name })
     }
 
     /// Takes the slots of a record that has ended. A slot that found no room in the map has
     /// `repeat` 0.
     pub fn slots(&mut self, record: &Record) -> Result<Vec<Slot>, Error> {
-        let Map::HashMap(data) = &self.map else {
-            return Err(Error::NoObject);
-        };
         let count = record.splt_slots as usize;
         let mut slots = Vec::with_capacity(count);
         for chunk in 0..count.div_ceil(CHUNK_SLOTS) {
             let key = ChunkKey { uid: record.uid, chunk: chunk as u32, reserved: 0 };
-            let found: Option<Chunk> = sys::take_element(data.fd().as_fd(), &key)
+            let found: Option<Chunk> = sys::take_element(self.map.fd().as_fd(), &key)
                 .map_err(|source| Error::Map { act: "read", map: self.name, source })?;
             slots.extend(found.unwrap_or_else(Chunk::new_zeroed).slots);
         }
@@ -201,7 +217,7 @@ impl SpltMap {
 /// Tells the programs of the interfaces after the first.
 pub(super) fn name_interfaces(ebpf: &mut Ebpf, interfaces: &[Interface]) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Map { act: "write", map: "INTERFACES", source };
-    let map = ebpf.map_mut("INTERFACES").ok_or(Error::NoObject)?;
+    let map = ebpf.map_mut("INTERFACES").ok_or(absent("INTERFACES"))?;
     let mut map: HashMap<_, u32, [u32; 2]> =
         HashMap::try_from(map).map_err(|e| failed(sys::map_error(&e)))?;
     for (number, interface) in interfaces.iter().enumerate() {

@@ -84,6 +84,17 @@ pub enum Error {
         "this flowmeter was built without its kernel programs; build it with `cargo xtask run`"
     )]
     NoObject,
+    /// The kernel programs are not those that this program was written with.
+    #[error(
+        "the kernel programs have no {what} `{name}`, or it is in use already: they are of another \
+         version; build both anew with `cargo xtask build`"
+    )]
+    Absent {
+        /// What is not there: map or program.
+        what: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
     /// There is no such interface.
     #[error("no interface `{0}`; `ip link` lists those there are")]
     NoInterface(String),
@@ -294,7 +305,7 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
 /// Loads an XDP program.
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
     let refused = |source| Error::Program { name, source: Box::new(source) };
-    let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
+    let program = ebpf.program_mut(name).ok_or(Error::Absent { what: "program", name })?;
     let program: &mut Xdp = program.try_into().map_err(refused)?;
     if program.fd().is_err() {
         program.load().map_err(|e| not_permitted(e, refused))?;
@@ -308,7 +319,7 @@ fn classifier<'a>(
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, Error> {
     let refused = |source| Error::Program { name, source: Box::new(source) };
-    let program = ebpf.program_mut(name).ok_or(Error::NoObject)?;
+    let program = ebpf.program_mut(name).ok_or(Error::Absent { what: "program", name })?;
     let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
     if program.fd().is_err() {
         program.load().map_err(|e| not_permitted(e, refused))?;

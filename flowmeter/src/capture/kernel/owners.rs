@@ -128,7 +128,7 @@ impl Kernel {
     pub fn owner_counters(&self) -> Result<OwnerCounters, Error> {
         let name = "OWNER_COUNTERS";
         let failed = |e| Error::Map { act: "read", map: name, source: sys::map_error(&e) };
-        let map = self.ebpf.map(name).ok_or(Error::NoObject)?;
+        let map = self.ebpf.map(name).ok_or(maps::absent(name))?;
         let map: Array<_, [u64; 3]> = Array::try_from(map).map_err(failed)?;
         let [lost, unkept, execs_lost] = map.get(&0, 0).map_err(failed)?;
         Ok(OwnerCounters { lost, unkept, execs_lost })

@@ -13,7 +13,7 @@ use aya::maps::Map;
 use flowmeter_common::event::{SETTLED_FLOWS, settled_place};
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::Error;
+use super::{Error, maps};
 
 /// The flows that the dissector is done with, as far as there is room.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct SettledFlows(MmapRaw);
 
 impl SettledFlows {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let Some(Map::Array(map)) = ebpf.take_map("SETTLED") else {
-            return Err(Error::NoObject);
+        let Map::Array(map) = maps::take(ebpf, "SETTLED")? else {
+            return Err(maps::mistyped("SETTLED", "array"));
         };
         let memory = MmapOptions::new()
             .len(SETTLED_FLOWS * size_of::<u64>())

@@ -12,8 +12,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
@@ -74,8 +74,10 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// Where; bytes from the file's start, uncompressed.
         offset: u64,
+        /// Why, if that was said.
+        source: Option<io::Error>,
     },
 }
 
@@ -92,6 +94,7 @@ pub struct Capture {
     room: usize,
     /// Bytes of the capture that have been consumed, uncompressed.
     offset: u64,
+    fault: Fault,
 }
 
 /// What a classic pcap's header says.
@@ -164,10 +167,16 @@ impl Capture {
             _ => Box::new(whole),
         };
         // The reader looks at what its first read gives, however little that is.
-        let start = header(&mut input).map_err(open)?;
+        let start = header(&mut input).map_err(|e| Error::Read {
+            path: path.into(),
+            offset: 0,
+            source: Some(e),
+        })?;
         let is_pcapng = start.starts_with(&SECTION);
+        let fault = Fault::default();
+        let input = Watched { input, fault: Arc::clone(&fault) };
         let reader = create_reader(BUFFER, io::Cursor::new(start).chain(input))
-            .map_err(|_| Error::NotACapture { path: path.into() })?;
+            .map_err(|e| failed(&e, path, 0, &fault))?;
         Ok(Self {
             path: path.into(),
             reader,
@@ -177,6 +186,7 @@ impl Capture {
             is_big_endian: false,
             room: BUFFER,
             offset: 0,
+            fault,
         })
     }
 
@@ -220,7 +230,7 @@ impl Capture {
                     self.reader.grow(self.room);
                     continue;
                 }
-                Err(e) => return Err(failed(&e, &self.path, self.offset)),
+                Err(e) => return Err(failed(&e, &self.path, self.offset, &self.fault)),
             };
             match found {
                 Some(frame) => {
@@ -281,8 +291,7 @@ impl Capture {
     }
 
     fn refill(&mut self) -> Result<(), Error> {
-        let failed = || Error::Read { path: self.path.clone(), offset: self.offset };
-        self.reader.refill().map_err(|_| failed())
+        self.reader.refill().map_err(|e| failed(&e, &self.path, self.offset, &self.fault))
     }
 
     fn cut(&self) -> Error {
@@ -292,6 +301,27 @@ impl Capture {
     fn consume(&mut self, size: usize) {
         self.reader.consume_noshift(size);
         self.offset += size as u64;
+    }
+}
+
+/// Why an input could not be read on. The parser says only that it could not.
+type Fault = Arc<Mutex<Option<io::Error>>>;
+
+/// An input that notes why it cannot be read on.
+struct Watched {
+    input: Box<dyn Read + Send>,
+    fault: Fault,
+}
+
+impl Read for Watched {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.input.read(to).map_err(|e| {
+            let kind = e.kind();
+            if kind != io::ErrorKind::Interrupted {
+                *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            }
+            kind.into()
+        })
     }
 }
 
@@ -335,11 +365,15 @@ impl Read for Counted {
     }
 }
 
-fn failed<I>(error: &PcapError<I>, path: &Path, offset: u64) -> Error {
+fn failed<I>(error: &PcapError<I>, path: &Path, offset: u64, fault: &Fault) -> Error {
     let path = path.to_owned();
+    // Whatever the parser makes of it.
+    if let Some(source) = fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Error::Read { path, offset, source: Some(source) };
+    }
     match error {
         PcapError::UnexpectedEof => Error::Cut { path, offset },
-        PcapError::ReadError => Error::Read { path, offset },
+        PcapError::ReadError => Error::Read { path, offset, source: None },
         PcapError::HeaderNotRecognized => Error::NotACapture { path },
         _ => Error::Damaged { path, offset },
     }
@@ -521,6 +555,20 @@ mod tests {
         assert_eq!(found, vec![(5_000, b"abc".to_vec()); 2]);
         let cut = [&section[..], &secrets[..secrets.len() - 9]].concat();
         assert!(matches!(frames(cut).1, Err(Error::Cut { offset: 28, .. })));
+    }
+
+    #[test]
+    fn damaged_compression_has_a_cause() {
+        let file = [section(), block(10, &vec![7; 3 * BUFFER])].concat();
+        let whole = zstd::encode_all(&file[..], 1).expect("memory can be written");
+        assert!(frames(whole.clone()).1.is_ok());
+        let mut damaged = whole.clone();
+        damaged[0x10..].fill(0x55);
+        for file in [damaged, whole[..whole.len() - 5].to_vec()] {
+            let error = frames(file).1.expect_err("it is damaged");
+            assert!(matches!(error, Error::Read { .. }), "{error}");
+            assert!(std::error::Error::source(&error).is_some(), "{error}");
+        }
     }
 
     #[test]
