@@ -69,12 +69,14 @@ struct CaptureArgs {
     #[arg(long, action = ArgAction::SetTrue)]
     no_promiscuous_mode: bool,
 
-    /// Find the processes of flows: 0 no, 1 yes.
-    #[arg(long, value_name = "MODE", default_value = "0", action = ArgAction::Set,
+    /// Find the processes of flows: 1 yes, 0 no. It takes hooks at all sockets of the host, where a
+    /// call costs a little more, and CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see the descriptors
+    /// of other users. What of that is missing is reported, and costs processes, not flows.
+    #[arg(long, value_name = "MODE", default_value = "1", action = ArgAction::Set,
         value_parser = choice(&[("0", false), ("1", true)]))]
     system_visibility_mode: bool,
 
-    /// Look up sockets so often, in milliseconds, 1 to 3600000.
+    /// Look up sockets every MS milliseconds, 1 to 3600000; where the hooks work, every minute.
     #[arg(long, value_name = "MS", default_value_t = 100,
         value_parser = value_parser!(u64).range(1..=3_600_000), allow_negative_numbers = true)]
     system_visibility_poll_ms: u64,

@@ -35,14 +35,18 @@ fn definition_is_sound() {
 }
 
 #[test]
-fn defaults_are_nfstreams() {
+fn defaults_are_nfstreams_but_for_the_processes() {
     let plan = good("eth0");
     assert_eq!(plan.interfaces, ["eth0"]);
     assert_eq!(plan.knobs, Knobs::default());
     assert_eq!((plan.max_flows, plan.snapshot_length), (131_072, 1_536));
     assert_eq!((plan.ingress, plan.direction), (Ingress::Auto, Direction::Both));
     assert!(plan.promiscuous && !plan.log_bpf);
-    assert_eq!((plan.max_nflows, plan.visibility), (None, None));
+    assert_eq!(plan.max_nflows, None);
+    assert!(plan.visibility.is_some() && plan.needs().processes);
+    let without = good("eth0 --system-visibility-mode 0");
+    assert!(without.visibility.is_none() && !without.needs().processes);
+    assert!(plan.schema.options().visibility && !without.schema.options().visibility);
     assert_eq!((plan.performance_report, plan.meter_records), (None, None));
     assert_eq!(plan.output.destination, Destination::Stdout);
     assert_eq!(plan.output.format, Format::Json);
@@ -54,7 +58,7 @@ fn every_option_arrives() {
         "eth0 eth1 --idle-timeout 0 --active-timeout 2.5 --accounting-mode 3 --n-dissections 0 \
          --statistical-analysis --splt-analysis 255 --no-decode-tunnels --snapshot-length 64 \
          --no-promiscuous-mode --max-nflows 7 --performance-report 1 --meter-records 2 \
-         --system-visibility-mode 1 --system-visibility-poll-ms 50 --max-flows 1000 \
+         --system-visibility-poll-ms 50 --max-flows 1000 \
          --ingress tcx --direction ingress -o a/b.log --log-bpf --time-unit us"
             .split_whitespace()
             .collect::<Vec<_>>()

@@ -144,7 +144,7 @@ impl Group {
             Self::Fingerprints => "unless --n-dissections is 0; not in NFStream",
             Self::L7Extended => "with --group l7-extended; not in NFStream",
             Self::Sequences => "with --sequences",
-            Self::Process | Self::Owners => "with --system-visibility-mode 1",
+            Self::Process | Self::Owners => "live, unless --system-visibility-mode is 0",
             Self::Record | Self::Times | Self::Layers | Self::Headers | Self::Marks => {
                 "always; not in NFStream"
             }

@@ -27,8 +27,8 @@ const SHORT: &str = include_str!("short.py");
 const LONG: &str = include_str!("long.py");
 const HANDED: &str = include_str!("handed.py");
 
-/// The meter's options, but for the interface.
-const OPTIONS: [&str; 2] = ["--system-visibility-mode=1", "--n-dissections=0"];
+/// The meter's options, but for the interface. Processes are found by default.
+const OPTIONS: [&str; 1] = ["--n-dissections=0"];
 
 /// The port that the servers have.
 const PORT: &str = "7";
@@ -438,6 +438,8 @@ fn without_hooks_it_polls_and_says_so() -> Result<()> {
         let is_said = meter.warnings.iter().any(|line| line.contains(hook));
         ensure!(is_said, "{hook}: {:?}", meter.warnings);
     }
+    // A line for each reason, not for each hook.
+    ensure!(meter.warnings.len() == 2, "{:?}", meter.warnings);
     let talkers = Talkers::start(&link.near, "10.9.0.2", 2)?;
     let did = truths(&link.near.python(SHORT, &["10.9.0.2", PORT, "1000", "1000", "4"])?)?;
     let log = meter.stop()?;
