@@ -14,7 +14,6 @@ use flowmeter::record::Flow;
 use flowmeter::sink::Format;
 use flowmeter::sink::rows::Rows;
 use flowmeter::table::Ended;
-use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
 
@@ -53,7 +52,7 @@ fn knobs() -> Knobs {
 struct Flows(Vec<Ended<()>>);
 
 impl Observer<()> for Flows {
-    fn packet(&mut self, _: &FlowKey, (): &mut (), _: u64, _: u64, _: &[u8]) {}
+    fn packet(&mut self, _: &Found, (): &mut (), _: u64, _: &[u8]) {}
 
     fn ended(&mut self, _: Rank, ended: Ended<()>) {
         self.0.push(ended);

@@ -26,7 +26,7 @@ pub struct LivePlan {
     pub knobs: Knobs,
     /// Flows that the kernel's table has room for.
     pub max_flows: u32,
-    /// Bytes of a packet that the dissector gets.
+    /// Bytes of a frame that the dissector gets.
     pub snapshot_length: u16,
     /// Where received packets are seen.
     pub ingress: Ingress,
@@ -97,6 +97,8 @@ pub struct ReadPlan {
     pub reading: Reading,
     /// Only frames that this lets through are metered; pcap-filter(7).
     pub bpf_filter: Option<String>,
+    /// Bytes of a frame that the dissector gets.
+    pub snapshot_length: usize,
     /// Workers; 0 for as many as there are processors.
     pub n_meters: u16,
     /// Where dissection runs.

@@ -9,13 +9,12 @@ use std::path::Path;
 
 use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Capture;
-use flowmeter::collector::pcap::{Collector, Intake, Observer, Rank, Reading, Share};
+use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
 use flowmeter::fields::{Options, Schema, TimeUnit};
 use flowmeter::record::Flow;
 use flowmeter::sink::Format;
 use flowmeter::sink::rows::Rows;
 use flowmeter::table::Ended;
-use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::Layer;
 use libfuzzer_sys::fuzz_target;
@@ -27,7 +26,7 @@ struct Writer {
 }
 
 impl Observer<()> for Writer {
-    fn packet(&mut self, _: &FlowKey, (): &mut (), number: u64, _: u64, _: &[u8]) {
+    fn packet(&mut self, _: &Found, (): &mut (), number: u64, _: &[u8]) {
         assert!(number > 0);
     }
 

@@ -17,6 +17,10 @@ use crate::sink::Format;
 /// SPLT slots have room for so many packets of a flow in the kernel.
 const MAX_LIVE_SPLT: u32 = 255;
 
+/// Bytes of a frame that the dissector gets, unless told otherwise: more than NFStream's 1536, since
+/// a browser's `ClientHello` on loopback or a link of large frames has as many.
+const SNAPSHOT_LENGTH: u16 = 4_096;
+
 /// `flowmeter live`.
 #[derive(Args)]
 pub struct LiveArgs {
@@ -157,7 +161,7 @@ impl LiveArgs {
             interfaces: self.interfaces,
             knobs,
             max_flows: live.max_flows,
-            snapshot_length: self.meter.snapshot_length,
+            snapshot_length: self.meter.snapshot_length.unwrap_or(SNAPSHOT_LENGTH),
             ingress: live.ingress,
             direction: live.direction,
             promiscuous: !live.no_promiscuous_mode,

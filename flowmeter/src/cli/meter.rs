@@ -68,10 +68,11 @@ pub struct MeterArgs {
     #[arg(long, action = ArgAction::SetTrue)]
     no_decode_tunnels: bool,
 
-    /// Bytes of a packet that are kept for the dissector, 64 to 65535.
-    #[arg(long, value_name = "BYTES", default_value_t = 1_536,
+    /// Bytes of a frame that the dissector gets, 64 to 65535; live no more than 16384. Lengths are
+    /// those on the wire, whatever it is. [default: live 4096, read all]
+    #[arg(long, value_name = "BYTES",
         value_parser = value_parser!(u16).range(64..), allow_negative_numbers = true)]
-    pub snapshot_length: u16,
+    pub snapshot_length: Option<u16>,
 
     /// Where packets are dissected: child has processes without rights, which a hostile packet may
     /// crash but not the meter; in-process has threads.

@@ -78,6 +78,7 @@ impl ReadArgs {
             knobs,
             reading,
             bpf_filter: self.bpf_filter.clone(),
+            snapshot_length: self.meter.snapshot_length.map_or(usize::MAX, usize::from),
             n_meters: self.n_meters,
             containment: self.meter.containment()?,
             details: self.meter.details()?,

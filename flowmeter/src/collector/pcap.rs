@@ -49,6 +49,8 @@ pub struct Found {
     pub key: FlowKey,
     /// Whether its source is the key's high end.
     pub from_high: bool,
+    /// Bytes of its frame on the wire, from its IP header on.
+    pub wire: u32,
     /// Its headers.
     pub packet: Packet,
 }
@@ -164,9 +166,9 @@ impl Tally {
 
 /// Sees what comes out of a capture.
 pub trait Observer<T> {
-    /// A packet of a flow that tells a dissector something, from its IP header on, as far as it was
-    /// captured. `number` is its ordinal in the flow, from 1.
-    fn packet(&mut self, key: &FlowKey, kept: &mut T, number: u64, time_ns: u64, ip: &[u8]);
+    /// A packet of a flow that tells a dissector something. `ip` has it from its IP header on, as
+    /// far as it was captured; `number` is its ordinal in the flow, from 1.
+    fn packet(&mut self, found: &Found, kept: &mut T, number: u64, ip: &[u8]);
     /// A flow has ended.
     fn ended(&mut self, rank: Rank, ended: Ended<T>);
 }
@@ -211,7 +213,8 @@ impl Intake {
             self.tally.latest_ns = self.tally.latest_ns.max(now_ns - time_ns);
         }
         self.newest_ns = now_ns;
-        Some(Found { frame: self.tally.seen, now_ns, key, from_high, packet })
+        let wire = frame.wire.saturating_sub(packet.network_offset.into());
+        Some(Found { frame: self.tally.seen, now_ns, key, from_high, wire, packet })
     }
 
     fn parse(&mut self, frame: &Frame<'_>) -> Option<Packet> {
@@ -276,7 +279,7 @@ impl<T: Default> Collector<T> {
     /// has its bytes from the IP header on.
     #[inline]
     pub fn packet(&mut self, found: &Found, ip: &[u8], see: &mut impl Observer<T>) {
-        let Found { frame, now_ns, ref key, from_high, ref packet } = *found;
+        let Found { frame, now_ns, ref key, from_high, ref packet, .. } = *found;
         let rank = |cut, last| Rank { frame, cut, last };
         if self.reading != Reading::Nfstream {
             self.table.scan(now_ns, usize::MAX, |flow| see.ended(rank(0, flow.last), flow));
@@ -287,7 +290,7 @@ impl<T: Default> Collector<T> {
                 see.ended(rank(1, flow.last), flow);
             });
             if effect.number <= self.n_dissections && packet.is_telling(effect.number) {
-                see.packet(key, kept, effect.number, now_ns, ip);
+                see.packet(found, kept, effect.number, ip);
             }
         }
         let now_ms = now_ns / MILLISECOND;

@@ -5,8 +5,8 @@
 
 use std::ops::ControlFlow;
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 
 /// Extension headers followed in an IPv6 packet; one with more is refused.
 const MAX_EXTENSIONS: usize = 8;
@@ -133,21 +133,54 @@ pub(super) struct Layers {
     pub transport: u8,
 }
 
+/// Where a packet's headers lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lead {
+    pub layers: Layers,
+    /// Bytes before the transport header.
+    pub at: usize,
+    /// It is the first fragment of several.
+    more_fragments: bool,
+}
+
 /// The packet, if its headers are sound.
 pub(super) fn sound(packet: &[u8]) -> Option<Sound<'_>> {
+    let length = stated_length(packet)?;
+    let bytes = packet.get(..usize::from(length))?;
+    let Lead { layers, at, more_fragments } = lead(bytes)?;
+    let segment = bytes.get(at..)?;
+    is_sound(layers.transport, segment, more_fragments).then_some(Sound {
+        bytes,
+        length,
+        layers,
+        segment,
+    })
+}
+
+/// The length that the IP header states, itself included.
+pub(super) fn stated_length(packet: &[u8]) -> Option<u16> {
     match packet.first()? >> 4 {
-        4 => sound_v4(packet),
-        6 => sound_v6(packet),
+        4 => packet.get(2..4)?.first_chunk().map(|field| u16::from_be_bytes(*field)),
+        // A jumbogram states 0 and cannot be given to nDPI, whose lengths have 16 bits. Here it is
+        // taken for a packet without a payload, and the check of its transport header refuses it.
+        6 => u16::from_be_bytes(*packet.get(4..6)?.first_chunk()?).checked_add(40),
         _ => None,
     }
 }
 
-fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
+/// Follows a packet's headers to its transport header, if it has one.
+pub(super) fn lead(packet: &[u8]) -> Option<Lead> {
+    match packet.first()? >> 4 {
+        4 => lead_v4(packet),
+        6 => lead_v6(packet),
+        _ => None,
+    }
+}
+
+fn lead_v4(packet: &[u8]) -> Option<Lead> {
     let header = packet.first_chunk::<20>()?;
-    let header_length = usize::from(header[0] & 0x0f) * 4;
-    let length = u16::from_be_bytes([header[2], header[3]]);
-    let bytes = packet.get(..usize::from(length))?;
-    if header_length < 20 || bytes.len() < header_length {
+    let at = usize::from(header[0] & 0x0f) * 4;
+    if at < 20 || at > packet.len() {
         return None;
     }
     let fragment = u16::from_be_bytes([header[6], header[7]]);
@@ -155,36 +188,21 @@ fn sound_v4(packet: &[u8]) -> Option<Sound<'_>> {
     if fragment & 0x1fff != 0 {
         return None;
     }
-    let more_fragments = fragment & 0x2000 != 0;
-    let segment = &bytes[header_length..];
-    is_sound(header[9], segment, more_fragments).then_some(Sound {
-        bytes,
-        length,
-        layers: Layers { ip_version: 4, transport: header[9] },
-        segment,
-    })
+    let layers = Layers { ip_version: 4, transport: header[9] };
+    Some(Lead { layers, at, more_fragments: fragment & 0x2000 != 0 })
 }
 
-fn sound_v6(packet: &[u8]) -> Option<Sound<'_>> {
+fn lead_v6(packet: &[u8]) -> Option<Lead> {
     let header = packet.first_chunk::<40>()?;
-    // A jumbogram states 0 and cannot be given to nDPI, whose lengths have 16 bits. Here it is
-    // taken for a packet without a payload, and the check of its transport header refuses it.
-    let length = u16::from_be_bytes([header[4], header[5]]).checked_add(40)?;
-    let bytes = packet.get(..usize::from(length))?;
-
     let mut next = header[6];
-    let mut rest = &bytes[40..];
+    let mut rest = &packet[40..];
     let mut more_fragments = false;
     for _ in 0..=MAX_EXTENSIONS {
         match extension(next, rest, &mut more_fragments)? {
             ControlFlow::Continue((following, behind)) => (next, rest) = (following, behind),
             ControlFlow::Break(()) => {
-                return is_sound(next, rest, more_fragments).then_some(Sound {
-                    bytes,
-                    length,
-                    layers: Layers { ip_version: 6, transport: next },
-                    segment: rest,
-                });
+                let layers = Layers { ip_version: 6, transport: next };
+                return Some(Lead { layers, at: packet.len() - rest.len(), more_fragments });
             }
         }
     }

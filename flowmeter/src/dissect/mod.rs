@@ -6,6 +6,7 @@
 mod answer;
 pub mod batch;
 pub mod contained;
+pub mod cut;
 pub mod details;
 pub mod dissector;
 pub mod flow;

@@ -8,16 +8,16 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
-use flowmeter_common::key::FlowKey;
+use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::tally::mark;
 
-use crate::collector::pcap::{Rank, Share};
+use crate::collector::pcap::{Found, Rank, Share};
 use crate::config::ReadPlan;
-use crate::dissect;
 use crate::dissect::batch::Batch;
 use crate::dissect::contained::process::Returned;
 use crate::dissect::dissector::Limits;
 use crate::dissect::place::{Place, Places};
+use crate::dissect::{self, cut};
 use crate::record::Flow;
 
 /// A flow's number with the dissector, while it has one.
@@ -36,6 +36,8 @@ pub struct Dissector {
     /// None if nothing is to be dissected.
     place: Option<Place>,
     batch: Batch,
+    /// Of [`cut`].
+    scratch: Vec<u8>,
     back: Returned,
     /// By a flow's number, whether it is settled, so that its packets are not wanted.
     settled: Vec<bool>,
@@ -63,6 +65,7 @@ impl Dissector {
             n_dissections,
             place,
             batch: Batch::default(),
+            scratch: Vec::new(),
             back: Returned::default(),
             settled: Vec::new(),
             free: Vec::new(),
@@ -71,14 +74,7 @@ impl Dissector {
         })
     }
 
-    pub fn inspect(
-        &mut self,
-        key: &FlowKey,
-        kept: &mut Kept,
-        ip: &[u8],
-        time_ms: u64,
-        number: u64,
-    ) {
+    pub fn inspect(&mut self, found: &Found, kept: &mut Kept, ip: &[u8], number: u64) {
         if self.place.is_none() || number > u64::from(self.n_dissections) {
             return;
         }
@@ -91,7 +87,9 @@ impl Dissector {
         if self.settled.get(flow as usize).is_some_and(|is_settled| *is_settled) {
             return;
         }
-        let part = self.share.part(key) as u32;
+        let part = self.share.part(&found.key) as u32;
+        let time_ms = found.now_ns / MILLISECOND;
+        let ip = cut::as_captured(ip, found.wire, &mut self.scratch);
         self.batch.packet(u64::from(flow), part, number as u32, time_ms, ip);
         self.give_if_full();
     }

@@ -12,8 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use flowmeter_common::key::FlowKey;
-use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::packet::Layer;
 use thiserror::Error;
 
@@ -155,7 +153,8 @@ fn frames(
                 let next = capture.next(|frame: Frame<'_>| {
                     let Some(found) = intake.packet(&frame) else { return true };
                     let start = usize::from(found.packet.network_offset);
-                    see(Seen::Packet(&found, frame.bytes.get(start..).unwrap_or_default()))
+                    let end = frame.bytes.len().min(plan.snapshot_length);
+                    see(Seen::Packet(&found, frame.bytes.get(start..end).unwrap_or_default()))
                 });
                 let Some(is_wanted) = next? else { break };
                 goes_on = is_wanted && !signals.is_stopped();
@@ -215,8 +214,8 @@ impl<O: Output> Stages<O> {
 }
 
 impl<O: Output> Observer<Kept> for Stages<O> {
-    fn packet(&mut self, key: &FlowKey, kept: &mut Kept, number: u64, time_ns: u64, ip: &[u8]) {
-        self.dissector.inspect(key, kept, ip, time_ns / MILLISECOND, number);
+    fn packet(&mut self, found: &Found, kept: &mut Kept, number: u64, ip: &[u8]) {
+        self.dissector.inspect(found, kept, ip, number);
     }
 
     fn ended(&mut self, rank: Rank, ended: Ended<Kept>) {

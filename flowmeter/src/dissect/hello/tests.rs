@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::samples::specified;
 use super::{Carrier, Fingerprint, Hello, State, quic};
+use crate::dissect::cut;
 use crate::dissect::samples::{Packet, dns_query, http_get};
 
 /// The specification's example behind a carrier's letter.
@@ -249,6 +250,17 @@ fn crypto_frames_are_put_in_order() {
     }
 }
 
+#[test]
+fn an_initial_is_read_though_the_one_behind_it_was_cut() {
+    let message = specified().message();
+    let first = quic::sealed(1, b"original", 0, &crypto(&message, 0..message.len()));
+    let second = quic::sealed(1, b"original", 1, &[0; 100]);
+    for there in 0..second.len() {
+        let datagram = [&first[..], &second[..there]].concat();
+        assert_eq!(ja4(&[Packet::udp_to(443, &datagram)]), specified_by("q"), "{there}");
+    }
+}
+
 /// After a Retry the client sends all of it again, to another id.
 #[test]
 fn a_retry_changes_the_keys() {
@@ -290,6 +302,23 @@ fn almost() -> impl Strategy<Value = Vec<u8>> {
             packet
         },
     )
+}
+
+/// The segment that follows one that was cut is not taken for what was cut off.
+#[test]
+fn what_was_cut_off_a_hello_is_a_gap() {
+    let records = specified().records(10_000);
+    let (first, second) = records.split_at(200);
+    let (first, second) = (segment(0, first), segment(200, second));
+    assert_eq!(ja4(&[first.clone(), second.clone()]), specified_by("t"));
+    for missing in 1..200 {
+        let mut scratch = Vec::new();
+        let there = &first[..first.len() - missing];
+        let cut = cut::as_captured(there, first.len() as u32, &mut scratch);
+        let hello = after(&[syn(), cut.to_vec(), second.clone()]);
+        assert!(hello.is_waiting(), "{missing}");
+        assert!(hello.finish().is_none(), "{missing}");
+    }
 }
 
 /// A segment that starts with a record's header is not the first one for that.

@@ -58,7 +58,8 @@ impl Connection {
         }
         let mut rest = payload;
         while may_be(rest) {
-            let initial = initial(rest)?;
+            // What was captured may end within the second of two.
+            let Some(initial) = initial(rest) else { break };
             rest = &rest[initial.bytes.len()..];
             if let Some(frames) = self.open(&initial) {
                 self.frames(&frames);
