@@ -6,6 +6,9 @@ use crate::packet::Packet;
 use crate::tally::Record;
 
 /// Head of an event in the packet ring; the frame's bytes from the innermost IP header on follow.
+///
+/// Of a super-packet the payloads of its first segments follow, one behind the other, behind the
+/// headers that they share.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PacketEvent {
@@ -13,19 +16,29 @@ pub struct PacketEvent {
     pub uid: u64,
     /// Time of the packet; ns since the epoch.
     pub time_ns: u64,
-    /// Ordinal of the packet in its flow, from 1.
+    /// Ordinal of the packet, or of its first segment, in its flow, from 1.
     pub number: u32,
-    /// Bytes that follow.
-    pub captured: u32,
-    /// Length of the IP packet on the wire. Of a super-packet, whose own header says more: of its
-    /// first segment.
+    /// Bytes of the IP packet on the wire. Of a super-packet: of each segment but the last.
     pub ip_bytes: u32,
-    /// Number of the interface among those metered.
-    pub interface: u32,
+    /// Bytes of a super-packet's last segment.
+    pub last_ip_bytes: u32,
+    /// How many packets this is on the wire.
+    pub segments: u32,
+    /// Of how many of these bytes follow, from the first.
+    pub forwarded: u16,
+    /// Bytes that follow.
+    pub captured: u16,
+    /// Bytes of headers that each segment of a super-packet has, from the IP header on.
+    pub header: u16,
+    /// Bytes of each packet that the dissector gets.
+    pub limit: u16,
 }
 
-/// Bytes of a packet that the kernel forwards at the most, whatever the snapshot length.
-pub const MAX_SNAPSHOT: usize = 4096;
+const _: () = assert!(size_of::<PacketEvent>() == 40);
+
+/// Bytes that the kernel forwards at a time at the most, whatever the snapshot length: of a
+/// super-packet, as many as the longest `ClientHello` that is read.
+pub const MAX_SNAPSHOT: usize = 16_384;
 
 /// Places in the map of settled flows: those whose further packets the dissector does not want.
 pub const SETTLED_FLOWS: usize = 65_536;

@@ -3,7 +3,8 @@
 //! With segmentation offload one socket buffer leaves as many packets, and with receive
 //! offload many packets arrive as one. The meter accounts what is on the wire.
 
-use crate::packet::Packet;
+use crate::event::MAX_SNAPSHOT;
+use crate::packet::{Packet, protocol};
 
 /// What the kernel says of a socket buffer's segmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,36 @@ pub fn split(p: &mut Packet, offload: Offload) {
     p.segments = segments;
     p.segment_sizes = [header + full, ip_header + full, transport_header + full, full];
     p.sizes = [header + last, ip_header + last, transport_header + last, last];
+}
+
+/// How much of a packet goes to the dissector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Packets on the wire, the first ones.
+    pub segments: u32,
+    /// Bytes from the IP header on, the shared headers once.
+    pub bytes: u32,
+}
+
+/// What of `p` the dissector gets, which wants `most` packets of `limit` bytes each: these, or those
+/// that begin within [`MAX_SNAPSHOT`] bytes. Where segments are of unknown sizes (SCTP), the first.
+#[inline(always)]
+pub fn extent(p: &Packet, most: u32, limit: u32) -> Extent {
+    let room = MAX_SNAPSHOT as u32;
+    let [_, last, ..] = p.sizes;
+    if p.segments < 2 {
+        return Extent { segments: 1, bytes: last.min(limit).min(room) };
+    }
+    let [_, ip, _, full] = p.segment_sizes;
+    let header = ip.saturating_sub(full);
+    let mut segments = 1;
+    if matches!(p.protocol, protocol::TCP | protocol::UDP) {
+        let fit = room.saturating_sub(header + 1).checked_div(full).unwrap_or(0) + 1;
+        segments = p.segments.min(most).min(fit).max(1);
+    }
+    let end = if segments == p.segments { last } else { ip };
+    let bytes = full * (segments - 1) + end.min(limit);
+    Extent { segments, bytes: bytes.min(room) }
 }
 
 /// `gso_size` of SCTP, whose segments are of many sizes (Linux, `include/linux/skbuff.h`).

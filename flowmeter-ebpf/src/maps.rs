@@ -176,8 +176,8 @@ globals! {
     DECODE_TUNNELS: u32 = 1;
     /// 1 if SPLT slots are in [`SPLT_SPARSE`].
     SPARSE: u32 = 0;
-    /// Bytes of a packet that are forwarded to the dissector.
-    SNAPSHOT: u32 = 1536;
+    /// Bytes of a frame that are forwarded to the dissector.
+    SNAPSHOT: u32 = 4096;
     /// Index of the first interface.
     FIRST_IFINDEX: u32 = 1;
     /// What the first interface's frames start with.

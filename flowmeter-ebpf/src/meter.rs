@@ -151,14 +151,23 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
     if scratch.effect.wants_socket != 0 {
         to_do |= OWN;
     }
-    if number > u64::from(N_DISSECTIONS.load()) {
+    let wanted = wanted(scratch);
+    if wanted == 0 {
         return Some(to_do);
     }
     if !scratch.walk.packet.is_telling(number) || is_settled(scratch.uid) {
-        counters.add(Counter::Withheld, 1);
+        counters.add(Counter::Withheld, wanted.into());
         return Some(to_do);
     }
     Some(to_do | FORWARD)
+}
+
+/// How many of the packets that this is on the wire are among the first of their flow.
+#[inline(always)]
+fn wanted(scratch: &Scratch) -> u32 {
+    let before = scratch.effect.number.saturating_sub(1);
+    let left = u64::from(N_DISSECTIONS.load()).saturating_sub(before);
+    left.min(scratch.walk.packet.segments.into()) as u32
 }
 
 /// Whether the dissector has said that it is done with a flow.
@@ -507,23 +516,32 @@ pub unsafe fn copy_record(to: *mut Record, from: &Record) {
     }
 }
 
-/// Sends the packet to the dissector, from its innermost IP header on.
+/// Sends the packet to the dissector, from its innermost IP header on; of a super-packet as many
+/// of its first segments as are wanted.
 #[inline(always)]
 fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()> {
     let counters = counters(scratch)?;
+    let wanted = wanted(scratch);
     let p = &scratch.walk.packet;
     let offset = u32::from(p.network_offset);
-    // Of a super-packet the dissector gets the first segment, as it is on the wire.
-    let ip_bytes = if p.segments > 1 { p.segment_sizes[1] } else { p.sizes[1] };
-    let wanted = length.saturating_sub(offset).min(ip_bytes).min(SNAPSHOT.load());
-    let n = at_most::<MAX_SNAPSHOT>(wanted)?;
+    let there = length.saturating_sub(offset);
+    let limit = SNAPSHOT.load().saturating_sub(offset).max(1);
+    let extent = segment::extent(p, wanted, limit);
+    let n = at_most::<MAX_SNAPSHOT>(extent.bytes.min(there))?;
+    let [_, last_ip_bytes, ..] = p.sizes;
+    let [_, full_ip_bytes, _, full] = p.segment_sizes;
     scratch.event = PacketEvent {
         uid: scratch.uid,
         time_ns: scratch.now,
         number: scratch.effect.number as u32,
-        captured: n,
-        ip_bytes,
-        interface: u32::from(scratch.key.interface),
+        // What the header states of a single packet may be more than there is.
+        ip_bytes: if p.segments > 1 { full_ip_bytes } else { last_ip_bytes.min(there) },
+        last_ip_bytes,
+        segments: p.segments,
+        forwarded: extent.segments as u16,
+        captured: n as u16,
+        header: full_ip_bytes.saturating_sub(full) as u16,
+        limit: limit.min(MAX_SNAPSHOT as u32) as u16,
     };
     // SAFETY: n is within 1 and MAX_SNAPSHOT; `bytes` stands right behind `event` and both are in
     // one map value, so the ring takes them in one piece.
@@ -537,9 +555,10 @@ fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()
             ) == 0
     };
     if sent {
-        counters.add(Counter::Forwarded, 1);
+        counters.add(Counter::Forwarded, extent.segments.into());
+        counters.add(Counter::Withheld, wanted.saturating_sub(extent.segments).into());
     } else {
-        counters.add(Counter::DissectionLost, 1);
+        counters.add(Counter::DissectionLost, wanted.into());
         scratch.marks = u32::from(mark::DISSECTION_LOST);
         flowmeter_mark();
     }

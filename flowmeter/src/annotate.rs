@@ -16,7 +16,7 @@ use crate::attribution::{self, Conversation, Heard, Hooked, Owners, Poller, Proc
 use crate::capture::kernel::{self, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
-use crate::dissect::{self, Verdict};
+use crate::dissect::{self, Verdict, segments};
 use crate::record::Flow;
 use crate::table;
 
@@ -86,11 +86,15 @@ impl Annotator {
         })
     }
 
-    /// Gives the dissector a packet, from its IP header on.
+    /// Gives the dissector a packet, from its IP header on, or those that a super-packet was.
     pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
         let Some((dissector, _)) = &mut self.dissector else { return };
-        let ip = as_on_the_wire(ip, event.ip_bytes, &mut self.scratch);
-        if !dissector.inspect(event.uid, event.number, event.time_ns / MILLISECOND, ip) {
+        let mut is_taken = true;
+        segments::each(event, ip, &mut self.scratch, |index, ip| {
+            let (number, time_ms) = (event.number + index, event.time_ns / MILLISECOND);
+            is_taken &= dissector.inspect(event.uid, number, time_ms, ip);
+        });
+        if !is_taken {
             self.untaken.insert(event.uid);
         }
     }
@@ -307,26 +311,4 @@ fn dissector(plan: &LivePlan) -> Result<Option<Pool>, Error> {
         containment: plan.containment.clone(),
     };
     Ok(Some(Pool::start(&options)?))
-}
-
-/// The packet as it is on the wire. The header of a super-packet gives the length of all its
-/// segments; here it gets the first one's, whose bytes these are.
-fn as_on_the_wire<'a>(ip: &'a [u8], ip_bytes: u32, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    let (at, length) = match ip {
-        [v, _, l0, l1, ..] if v >> 4 == 4 => (2, u32::from(u16::from_be_bytes([*l0, *l1]))),
-        [v, _, _, _, l0, l1, ..] if v >> 4 == 6 => {
-            (4, u32::from(u16::from_be_bytes([*l0, *l1])) + 40)
-        }
-        _ => return ip,
-    };
-    if length == ip_bytes || ip.len() < ip_bytes as usize {
-        return ip;
-    }
-    let wanted = if at == 4 { ip_bytes.saturating_sub(40) } else { ip_bytes };
-    scratch.clear();
-    scratch.extend_from_slice(ip);
-    if let Some(field) = scratch.get_mut(at..at + 2) {
-        field.copy_from_slice(&(wanted as u16).to_be_bytes());
-    }
-    scratch
 }

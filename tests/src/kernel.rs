@@ -40,6 +40,8 @@ pub struct Setup {
     pub wall_offset: u64,
     /// Whether flows are to know their sockets.
     pub attribute: bool,
+    /// Bytes of a frame that are forwarded.
+    pub snapshot: u32,
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
             record_ring: 1 << 22,
             wall_offset: 1_700_000_000_000_000_000,
             attribute: false,
+            snapshot: 64,
         }
     }
 }
@@ -124,8 +127,8 @@ impl Kernel {
             .override_global("STATISTICS", &statistics, true)
             .override_global("DECODE_TUNNELS", &decode_tunnels, true)
             .override_global("SPARSE", &sparse, true)
-            .override_global("SNAPSHOT", &64_u32, true)
             .override_global("ATTRIBUTE", &attribute, true)
+            .override_global("SNAPSHOT", &setup.snapshot, true)
             .map_max_entries("FLOWS", setup.max_flows)
             .map_max_entries(chunks, setup.max_chunks)
             .map_max_entries("RECORDS", setup.record_ring)

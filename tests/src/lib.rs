@@ -1,6 +1,7 @@
 //! What the tests of flowmeter have in common.
 
 pub mod captures;
+pub mod hello;
 pub mod host;
 pub mod kernel;
 pub mod meter;

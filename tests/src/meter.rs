@@ -208,6 +208,17 @@ impl Log {
     }
 }
 
+/// Tries until it works: a server takes a moment to listen.
+pub fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+}
+
 /// A column that is a number.
 pub fn number(flow: &Value, column: &str) -> u64 {
     flow[column].as_u64().unwrap_or(0)

@@ -1,6 +1,6 @@
 //! Two hosts on a wire: network namespaces joined by veth, gone with the value.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +17,9 @@ pub struct Link {
 pub struct Host {
     name: String,
 }
+
+/// A process that runs on a host while the value lives.
+pub struct Background(Child);
 
 /// The interface's name in both namespaces.
 pub const WIRE: &str = "wire";
@@ -99,6 +102,30 @@ impl Host {
     pub fn python(&self, program: &str, args: &[&str]) -> Result<String> {
         let output = self.run("python3", &[&["-c", program], args].concat())?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Background {
+    /// Starts a program, whose output nobody reads.
+    pub fn start(host: &Host, program: &str, args: &[&str]) -> Result<Self> {
+        let mut command = host.command(program);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Sends it a signal and waits for its end.
+    pub fn stop(mut self, signal: i32) -> Result<()> {
+        // SAFETY: the child has not been waited for, so the pid is its own.
+        unsafe { libc::kill(self.0.id().cast_signed(), signal) };
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -6,15 +6,15 @@
 #![expect(clippy::items_after_statements, reason = "a test's traffic stands where it is used")]
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flowmeter::capture::kernel::{self, Direction, Ingress, Kernel};
 use flowmeter_common::knobs::Knobs;
-use flowmeter_tests::meter::{Log, Meter, PATIENCE, number};
-use flowmeter_tests::netns::{Host, Link, WIRE};
+use flowmeter_tests::meter::{Log, Meter, eventually, number};
+use flowmeter_tests::netns::{Background, Link, WIRE};
 use flowmeter_tests::{program, root};
 use serde_json::Value;
 
@@ -93,37 +93,8 @@ c.shutdown(socket.SHUT_WR)
 while c.recv(1 << 16): pass
 ";
 
-/// A server process, ended with the value.
-struct Server(Child);
-
-impl Server {
-    fn start(host: &Host, program: &str, args: &[&str]) -> Result<Self> {
-        let child =
-            host.command(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Tries until it works: a server takes a moment to listen.
-fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
-            result => return result,
-        }
-    }
-}
-
 fn transfer(link: &Link, to: &str, bytes: &str) -> Result<()> {
-    let server = Server::start(&link.far, "python3", &["-c", SERVE, to])?;
+    let server = Background::start(&link.far, "python3", &["-c", SERVE, to])?;
     eventually(|| link.near.python(CONNECT, &[to, bytes]))?;
     drop(server);
     Ok(())
@@ -471,7 +442,7 @@ fn names_applications_and_processes() -> Result<()> {
         Meter::start(&link.near, &["--system-visibility-poll-ms=50", "--group=l7-extended", WIRE])?;
     // TLS 1.2, which shows its certificate.
     let tls = ["s_server", "-accept", "443", "-key", &key, "-cert", &cert, "-www", "-tls1_2"];
-    let _tls = Server::start(&link.far, "openssl", &tls)?;
+    let _tls = Background::start(&link.far, "openssl", &tls)?;
     let dns = [
         "-k",
         "-p",
@@ -483,7 +454,7 @@ fn names_applications_and_processes() -> Result<()> {
         "--address=/example.org/10.9.0.2",
         "--pid-file=",
     ];
-    let _dns = Server::start(&link.far, "dnsmasq", &dns)?;
+    let _dns = Background::start(&link.far, "dnsmasq", &dns)?;
     let url = "https://www.example.org/";
     let resolve = ["-sk", "--max-time", "5", "--resolve", "www.example.org:443:10.9.0.2", url];
     eventually(|| link.near.run("curl", &resolve))?;

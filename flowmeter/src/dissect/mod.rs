@@ -19,6 +19,7 @@ pub mod pool;
 mod quarantine;
 #[cfg(test)]
 mod samples;
+pub mod segments;
 mod shards;
 mod ssdp;
 

@@ -1,8 +1,11 @@
 //! Is a super-packet accounted as the packets that the wire sees?
 
 use anyhow::{Context, Result, ensure};
+use flowmeter::dissect;
 use flowmeter_common::counter::Counter;
+use flowmeter_common::event::PacketEvent;
 use flowmeter_common::knobs::Knobs;
+use flowmeter_common::packet::{Packet, protocol};
 use flowmeter_common::segment::{self, Offload};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::Record;
@@ -19,17 +22,41 @@ use crate::for_all;
 /// as frames of their own.
 fn segments(packet: &Builder, payload: usize, size: usize, flags: u8) -> Vec<Vec<u8>> {
     let count = payload.div_ceil(size);
-    (0..count)
-        .map(|i| {
+    let bytes: Vec<u8> = (0..payload).map(|i| i as u8).collect();
+    let pieces = bytes.chunks(size).enumerate();
+    pieces
+        .map(|(i, piece)| {
             let first = if i == 0 { 0 } else { CWR };
             let last = if i + 1 == count { 0 } else { FIN | PSH };
-            packet
-                .clone()
-                .flags(flags & !first & !last)
-                .payload(size.min(payload - i * size))
-                .build()
+            packet.clone().flags(flags & !first & !last).body(piece.to_vec()).build()
         })
         .collect()
+}
+
+/// The IP packet of a frame that is the `i`-th segment of `size` bytes: IPv4's identification and
+/// TCP's sequence number count on.
+fn counted(packet: &Packet, frame: &[u8], i: usize, size: usize) -> Vec<u8> {
+    let mut ip = frame[packet.network_offset.into()..].to_vec();
+    if packet.ip_version == 4 {
+        let id = u16::from_be_bytes([ip[4], ip[5]]) + i as u16;
+        ip[4..6].copy_from_slice(&id.to_be_bytes());
+    }
+    if packet.protocol == protocol::TCP {
+        let at = packet.sizes[1] as usize - packet.sizes[2] as usize + 4;
+        let mut sequence = [0; 4];
+        sequence.copy_from_slice(&ip[at..at + 4]);
+        let sequence = u32::from_be_bytes(sequence) + (i * size) as u32;
+        ip[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
+    }
+    ip
+}
+
+/// What the dissector gets of an event.
+fn dissected(event: &PacketEvent, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let ip = bytes.get(..event.captured.into()).unwrap_or(bytes);
+    let mut packets = Vec::new();
+    dissect::segments::each(event, ip, &mut Vec::new(), |_, packet| packets.push(packet.to_vec()));
+    packets
 }
 
 /// A super-packet on its way out is accounted as the packets that the wire will see, one on its way
@@ -50,7 +77,7 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
             tick_ns: 1,
             ..Knobs::default()
         };
-        let setup = Setup { knobs, ..Setup::default() };
+        let setup = Setup { knobs, snapshot: 65_535, ..Setup::default() };
         let kernel = Kernel::load(&setup, &[name, "flowmeter_reap"])?;
         let packet = (0..6_u8, any::<bool>(), any::<u8>(), 1..3_300_usize, 100..1_500_usize);
         let several = proptest::collection::vec(packet, 1..6);
@@ -78,15 +105,15 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
                 kernel.tc(name, &whole, offload)?;
                 let forwarded = kernel.forwarded()?;
                 ensure!(forwarded.len() == 1, "{} events", forwarded.len());
-                let (event, _) = &forwarded[0];
+                let (event, bytes) = &forwarded[0];
+                let mut expected = Vec::new();
                 for (i, frame) in wire.iter().enumerate() {
                     let packet = host.admit(frame).context("a segment was ignored")?;
-                    ensure!(
-                        i > 0 || event.ip_bytes == packet.sizes[1],
-                        "{event:?} is not of the first segment"
-                    );
-                    host.meter(&packet, event.time_ns, event.uid);
+                    let (_, number) = host.meter(&packet, event.time_ns, event.uid);
+                    ensure!(i > 0 || u64::from(event.number) == number, "{event:?}: {number}");
+                    expected.push(counted(&packet, frame, i, size));
                 }
+                ensure!(dissected(event, bytes) == expected, "{event:?} is not the segments");
             }
             for record in kernel.resident()? {
                 let mut expected = host.flows[&record.key];
@@ -99,6 +126,8 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
             let sent: u64 = host.flows.values().map(Record::packets).sum();
             let counters = kernel.counters(hook)?;
             ensure!(counters.get(Counter::Seen) >= sent);
+            // All had room, and all of them is wanted.
+            ensure!(counters.get(Counter::Forwarded) == counters.get(Counter::Metered));
             Ok(())
         })?;
     }
@@ -108,6 +137,46 @@ fn super_packets_are_accounted_as_their_segments() -> Result<()> {
 /// The slots with one packet each.
 fn expand(runs: &[Slot]) -> Vec<Slot> {
     runs.iter().flat_map(|run| (0..run.repeat).map(|_| Slot { repeat: 1, ..*run })).collect()
+}
+
+/// Of a flow's first packets the dissector gets those that are wanted of a super-packet, as far as
+/// there is room, each up to the snapshot length. Every one of them is counted.
+#[test]
+fn of_a_super_packet_the_first_packets_are_forwarded() -> Result<()> {
+    if !root::available("of_a_super_packet_the_first_packets_are_forwarded")? {
+        return Ok(());
+    }
+    let size = 350;
+    let bare = tcp().from("10.0.0.1:1").to("10.0.0.2:2").tcp_options(3);
+    let opening = bare.clone().payload(10).build();
+    for (n_dissections, snapshot, segments, forwarded) in [
+        (20, 65_535, 3, 3), // all of it
+        (5, 65_535, 9, 4),  // with the first packet five
+        (1, 65_535, 3, 0),  // no more is wanted
+        (20, 200, 3, 3),    // each of them is cut
+    ] {
+        let knobs = Knobs { n_dissections, ..Knobs::default() };
+        let kernel =
+            Kernel::load(&Setup { knobs, snapshot, ..Setup::default() }, &["flowmeter_tc_out"])?;
+        kernel.tc("flowmeter_tc_out", &opening, None)?;
+        let whole = bare.clone().payload(segments * size).build();
+        let offload = SkbOffload { size: size as u32, segments: segments as u32, wire: 0 };
+        kernel.tc("flowmeter_tc_out", &whole, Some(offload))?;
+        let events = kernel.forwarded()?;
+        let (opened, _) = events.first().context("the first packet is forwarded")?;
+        ensure!(opened.number == 1 && opened.segments == 1, "{opened:?}");
+        let packets = events.get(1).map_or(Vec::new(), |(event, bytes)| dissected(event, bytes));
+        ensure!(packets.len() == forwarded, "{} of {segments} packets", packets.len());
+        let length = 402.min(snapshot as usize - 14);
+        ensure!(packets.iter().all(|packet| packet.len() == length), "not {length} bytes each");
+        ensure!(events.get(1).is_none_or(|(event, _)| event.number == 2));
+        let counters = kernel.counters(1)?;
+        let [sent, kept] = [Counter::Forwarded, Counter::Withheld].map(|c| counters.get(c));
+        ensure!(sent == 1 + forwarded as u64, "{sent} forwarded");
+        let wanted = (1 + segments as u64).min(n_dissections.into());
+        ensure!(sent + kept == wanted, "{sent} forwarded, {kept} withheld, {wanted} wanted");
+    }
+    Ok(())
 }
 
 /// `split` without the wire length, as on the way in, gives the same as with it.

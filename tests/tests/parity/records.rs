@@ -138,9 +138,9 @@ fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
             (event.uid, u64::from(event.number)) == (uid, number) && packet.is_telling(number),
             "{event:?} is not number {number} of {uid:x}"
         );
-        ensure!(event.ip_bytes == packet.sizes[1] && event.interface == 0);
+        ensure!(event.ip_bytes == packet.sizes[1] && event.segments == 1);
         let start = usize::from(packet.network_offset);
-        let expected = &frame[start..(start + event.captured as usize).min(frame.len())];
+        let expected = &frame[start..(start + usize::from(event.captured)).min(frame.len())];
         ensure!(bytes.get(..expected.len()) == Some(expected), "forwarded bytes");
     }
     Ok(host)

@@ -72,7 +72,7 @@ impl PacketRing {
             return false;
         };
         if let Ok((head, rest)) = PacketEvent::read_from_prefix(&event) {
-            take(&head, rest.get(..head.captured as usize).unwrap_or(rest));
+            take(&head, rest.get(..head.captured.into()).unwrap_or(rest));
         }
         true
     }
