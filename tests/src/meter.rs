@@ -31,8 +31,16 @@ pub struct Log {
     pub report: Value,
 }
 
-/// What tests wait for comes within this time, or not at all.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// What tests wait for comes within this time, or not at all. An emulated machine is slower:
+/// `FLOWMETER_PATIENCE` says how many times.
+pub fn patience() -> Duration {
+    Duration::from_secs(20) * slowness()
+}
+
+/// How many times slower than others this machine is, by `FLOWMETER_PATIENCE`; 1 if it is not set.
+pub fn slowness() -> u32 {
+    std::env::var("FLOWMETER_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
 
 /// And this long where the meter itself waits to be sure before it says something.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -106,7 +114,7 @@ impl Meter {
 
     /// Waits until the flows written satisfy `enough`.
     pub fn wait_for(&self, enough: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let flows = self.flows()?;
             if enough(&flows) {
@@ -210,7 +218,7 @@ impl Log {
 
 /// Tries until it works: a server takes a moment to listen.
 pub fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         match attempt() {
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),

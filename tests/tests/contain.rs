@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use flowmeter_tests::meter::{Meter, PATIENCE, number};
+use flowmeter_tests::meter::{Meter, number, patience};
 use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::{program, root};
 
@@ -45,7 +45,7 @@ fn dissectors(meter: i32) -> Result<Vec<i32>> {
 
 /// Waits for a dissector that is closed and not among those `before`.
 fn closed_dissector(meter: i32, before: &[i32]) -> Result<i32> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         for pid in dissectors(meter)? {
             if !before.contains(&pid) && status(pid, "Seccomp").is_ok_and(|mode| mode == "2") {

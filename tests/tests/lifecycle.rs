@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flowmeter_tests::captures::pcap;
-use flowmeter_tests::meter::{Meter, PATIENCE, number};
+use flowmeter_tests::meter::{Meter, number, patience};
 use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::packets::udp;
 use flowmeter_tests::{program, root};
@@ -60,7 +60,7 @@ fn signal(child: &Child, signal: i32) {
 }
 
 fn ended(child: &mut Child) -> Result<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -208,7 +208,7 @@ fn rows_of_a_stream_do_not_wait_for_its_end() -> Result<()> {
     input.write_all(first)?;
     thread::sleep(Duration::from_millis(500));
     input.write_all(rest)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while log.lines().unwrap_or(0) < 10 {
         ensure!(Instant::now() < deadline, "{:?} rows", log.lines());
         thread::sleep(Duration::from_millis(20));
@@ -367,7 +367,7 @@ fn a_renamed_log_is_begun_anew() -> Result<()> {
     fs::rename(meter.log(), &old.0)?;
     // A file that is where it was is gone on with.
     meter.signal(libc::SIGHUP);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !meter.log().exists() {
         ensure!(Instant::now() < deadline, "no new log");
         thread::sleep(Duration::from_millis(20));

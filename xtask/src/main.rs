@@ -8,10 +8,13 @@ mod mutate;
 mod run;
 mod setup;
 mod source;
+mod sum;
 mod test;
 mod tidy;
 mod toolchain;
+mod verified;
 mod verify;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,9 +61,20 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         conformance: Option<PathBuf>,
     },
-    /// Load each kernel program and compare the instructions verified with the committed table.
+    /// Load each kernel program and compare what the verifier makes of it with the committed table.
     Verify {
-        /// Write the table anew.
+        /// Write this kernel's column anew.
+        #[arg(long)]
+        update: bool,
+    },
+    /// Try everything on other kernels, in virtual machines.
+    ///
+    /// Debian's kernels are downloaded, not installed, and kept in target/vm; remove that to have
+    /// the newest ones.
+    Vm {
+        /// 5.10, 6.1, 6.12, 6.18, 7.x; all of them unless said.
+        kernel: Vec<String>,
+        /// Write their columns of xtask/verified.txt anew.
         #[arg(long)]
         update: bool,
     },
@@ -113,6 +127,7 @@ fn main() -> ExitCode {
         }
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
+        Task::Vm { kernel, update } => vm(&kernel, update),
         Task::Tidy => tidy::tidy(),
         Task::Fuzz { target, minutes, captures } => {
             fuzz::fuzz(target.as_deref(), minutes, captures)
@@ -129,6 +144,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sets up, builds, and tries the kernels of these names.
+fn vm(names: &[String], update: bool) -> anyhow::Result<()> {
+    let kernels = vm::kernels::named(names)?;
+    let toolchain = setup::setup(Purpose::Test)?;
+    ebpf::build(&toolchain)?;
+    let verified = if update { vm::Verified::Update } else { vm::Verified::Compare };
+    let (sum, verdict) = vm::run(&kernels, verified, vm::Missing::Report)?;
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    verdict
 }
 
 /// The top of the project.

@@ -29,6 +29,11 @@ const TEST_PACKAGES: &[&str] = &[
     "bind9-dnsutils",
     "socat",
     "procps",
+    // Other kernels.
+    "qemu-system-x86",
+    "busybox-static",
+    "cpio",
+    "xz-utils",
 ];
 
 /// Parts of the Rust toolchain that the checks use: cargo's name, rustup's and Debian's.

@@ -9,58 +9,66 @@ use aya::{Btf, EbpfLoader, VerifierLogLevel};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use crate::command::is_root;
+use crate::verified::{Column, Expected, Table, Verdict};
+use crate::vm::kernels;
 use crate::{ebpf, root};
 
-/// Instructions verified, by program.
-type Table = BTreeMap<String, u64>;
+/// What the committed table begins with.
+const COMMENT: &str = "\
+# Instructions verified, by program and kernel; `loads` where the kernel does not count them (before
+# 5.16), and why it refuses what it cannot have. `cargo xtask vm --update` writes this.
+";
 
-/// Loads each program with all features on and compares the instructions that the verifier went
-/// through with the committed table: a program that has grown by more than a quarter has lost
-/// what keeps its states apart, and will be refused one day.
+/// Loads each program with all features on and compares what the verifier makes of it with this
+/// kernel's column of the committed table.
 pub fn verify(update: bool) -> Result<()> {
     if !is_root() {
         bail!("loading kernel programs needs root");
     }
     let object = std::fs::read(ebpf::object())
         .with_context(|| format!("no `{}`; run `cargo xtask ebpf`", ebpf::object().display()))?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("failed to read the kernel's release")?;
+    let kernel = kernels::name_of(release.trim());
     let found = load_all(&object)?;
+    let mut table = committed()?;
     if update {
-        print!("{}", to_text(&found));
-        return std::fs::write(table_path(), to_text(&found)).context("failed to write the table");
+        table.set(&kernel, found);
+        print!("{table}");
+        return commit(&table);
     }
-    let committed = match std::fs::read_to_string(table_path()) {
-        Ok(text) => from_text(&text).context("xtask/verified.txt is damaged")?,
-        Err(_) => Table::new(),
-    };
-    for (name, verified) in &found {
-        let before = committed.get(name).map_or("none".into(), u64::to_string);
-        println!("{name:24} {verified:>8} verified, {before:>8} committed");
+    let expected = table.expected(&kernel);
+    match expected {
+        Expected::Own(_) => println!("kernel {kernel}, by its column"),
+        Expected::Older(name, _) => println!("kernel {kernel}, which has no column, by {name}'s"),
+        Expected::Nothing => println!("kernel {kernel}, which has no column, nor has an older one"),
     }
-    let differences = compare(&committed, &found);
+    let mut shown = Table::default();
+    shown.set("committed", expected.column().cloned().unwrap_or_default());
+    shown.set(&kernel, found.clone());
+    print!("{shown}");
+    let differences = expected.differences(&found);
     if !differences.is_empty() {
-        bail!("{}; if this is meant, run `cargo xtask verify --update`", differences.join("; "));
+        bail!("{}; if this is meant, run `cargo xtask vm --update`", differences.join("; "));
     }
     Ok(())
 }
 
-/// What of the programs found is not as committed.
-fn compare(committed: &Table, found: &Table) -> Vec<String> {
-    let mut differences = Vec::new();
-    for (name, verified) in found {
-        match committed.get(name) {
-            None => differences.push(format!("`{name}` is not in xtask/verified.txt")),
-            Some(before) if *verified > before + before / 4 => differences.push(format!(
-                "`{name}` has grown from {before} to {verified} instructions verified"
-            )),
-            Some(_) => {}
-        }
+/// The committed table.
+pub fn committed() -> Result<Table> {
+    match std::fs::read_to_string(table_path()) {
+        Ok(text) => Table::parse(&text).context("xtask/verified.txt is damaged"),
+        Err(_) => Ok(Table::default()),
     }
-    let gone = committed.keys().filter(|name| !found.contains_key(*name));
-    differences.extend(gone.map(|name| format!("there is no program `{name}`")));
-    differences
 }
 
-fn load_all(object: &[u8]) -> Result<Table> {
+/// Writes the table.
+pub fn commit(table: &Table) -> Result<()> {
+    let text = format!("{COMMENT}{table}");
+    std::fs::write(table_path(), text).context("failed to write xtask/verified.txt")
+}
+
+fn load_all(object: &[u8]) -> Result<Column> {
     let quiet = 0u8;
     let (on, splt, dissections) = (1u32, 20u32, 20u32);
     let mut ebpf = EbpfLoader::new()
@@ -73,13 +81,20 @@ fn load_all(object: &[u8]) -> Result<Table> {
         .load(object)
         .context("failed to load the object")?;
     let hooks = hooks(object)?;
-    let mut found = Table::new();
+    let mut found = Column::new();
     for (name, program) in ebpf.programs_mut() {
-        load(program, hooks.get(name).map(String::as_str))
-            .with_context(|| format!("failed to load program `{name}`"))?;
-        let verified =
-            program.info()?.verified_instruction_count().context("kernel older than 5.16")?;
-        found.insert(name.to_owned(), u64::from(verified));
+        let loaded = load(program, hooks.get(name).map(String::as_str));
+        let verdict = match loaded {
+            Ok(()) => program
+                .info()?
+                .verified_instruction_count()
+                .map_or(Verdict::Loads, |count| Verdict::Verified(count.into())),
+            Err(e) => {
+                eprintln!("{name}: {e:#}");
+                Verdict::Refused(e.root_cause().to_string())
+            }
+        };
+        found.insert(name.to_owned(), verdict);
     }
     Ok(found)
 }
@@ -141,54 +156,4 @@ fn hooks(object: &[u8]) -> Result<BTreeMap<String, String>> {
 
 fn table_path() -> PathBuf {
     root().join("xtask/verified.txt")
-}
-
-fn to_text(table: &Table) -> String {
-    let comment = "# Instructions verified by program; `cargo xtask verify --update` writes this.";
-    let lines = table.iter().map(|(name, verified)| format!("\n{name} {verified}"));
-    format!("{comment}{}\n", lines.collect::<String>())
-}
-
-fn from_text(text: &str) -> Result<Table> {
-    text.lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .map(|line| {
-            let (name, count) = line.split_once(' ').context("a line without a count")?;
-            Ok((name.to_owned(), count.trim().parse()?))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Table, compare, from_text, to_text};
-
-    fn table(programs: &[(&str, u64)]) -> Table {
-        let owned = programs.iter().map(|(name, verified)| ((*name).to_owned(), *verified));
-        owned.collect()
-    }
-
-    #[test]
-    fn a_program_may_grow_by_a_quarter() {
-        let committed = table(&[("meter", 100)]);
-        assert!(compare(&committed, &table(&[("meter", 125)])).is_empty());
-        assert!(compare(&committed, &table(&[("meter", 1)])).is_empty());
-        assert_eq!(compare(&committed, &table(&[("meter", 126)])).len(), 1);
-    }
-
-    #[test]
-    fn programs_come_and_go_by_the_table() {
-        let differences = compare(&table(&[("old", 1)]), &table(&[("new", 1)]));
-        assert_eq!(
-            differences,
-            ["`new` is not in xtask/verified.txt", "there is no program `old`"]
-        );
-    }
-
-    #[test]
-    fn a_table_survives_writing() {
-        let programs = table(&[("a", 1), ("b", 22)]);
-        assert_eq!(from_text(&to_text(&programs)).ok(), Some(programs));
-        assert!(from_text("a").is_err());
-    }
 }

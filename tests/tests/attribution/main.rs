@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use flowmeter_tests::meter::{Log, Meter, PATIENCE, number};
+use flowmeter_tests::meter::{Log, Meter, number, patience};
 use flowmeter_tests::netns::{Host, Link, WIRE};
 use flowmeter_tests::root;
 use serde_json::Value;
@@ -225,7 +225,7 @@ impl Drop for Talkers {
 }
 
 fn eventually(mut is: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !is()? {
         ensure!(Instant::now() < deadline, "in vain");
         thread::sleep(Duration::from_millis(20));

@@ -1,0 +1,181 @@
+//! What is run in a virtual machine?
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::run::target_dir;
+use crate::{ebpf, root};
+
+/// The step that asks `flowmeter doctor`.
+pub const DOCTOR: &str = "doctor";
+/// The step that loads every program.
+pub const VERIFY: &str = "verify";
+
+/// The test programs, and those of their tests that are run: a few minutes of an emulated machine
+/// for all that can depend on the kernel.
+const TESTS: [(&str, &[&str]); 3] = [
+    (
+        "parity",
+        &[
+            "verdicts::verdicts_agree_on_generated_packets",
+            "records::records_agree",
+            "offload::super_packets_are_accounted_as_their_segments",
+            "balance::nothing_is_lost_silently",
+            "balance::a_stalled_reader_is_counted",
+            "reaper::the_reaper_waits_for_room",
+        ],
+    ),
+    (
+        "live",
+        &[
+            "xdp_and_tcx_agree_with_the_other_end",
+            "tcx_and_tcx_agree_with_the_other_end",
+            "tagged_frames_have_their_vlans",
+            "a_silent_flow_is_written_soon_after_its_timeout",
+            "the_active_timeout_cuts_at_the_packet_that_reaches_it",
+            "ten_thousand_resident_flows_are_written_at_the_end",
+            "nothing_stays_attached",
+            "each_flow_has_its_interface_and_the_loopback_counts_once",
+            "one_direction_alone_can_be_metered",
+            "names_applications_and_processes",
+        ],
+    ),
+    (
+        "attribution",
+        &[
+            "programs_are_known_however_short_they_live",
+            "a_socket_belongs_to_whom_it_was_handed",
+            "both_ends_of_the_loopback_are_known",
+            "raw_sockets_have_processes",
+            "containers::containers_are_known_by_their_cgroups",
+            "namespaces::sockets_stay_where_they_were_made",
+        ],
+    ),
+];
+
+/// How many times longer the tests wait in an emulated machine.
+const PATIENCE: u32 = 10;
+
+/// A step of the job.
+pub struct Step {
+    /// What it is called in the report.
+    pub name: &'static str,
+    /// How many tests are chosen, if it is a test program.
+    pub tests: Option<usize>,
+    command: Vec<String>,
+}
+
+impl Step {
+    /// A step that runs `command`.
+    pub fn new(name: &'static str, tests: Option<usize>, command: Vec<String>) -> Self {
+        Self { name, tests, command }
+    }
+}
+
+/// The steps, with what has been built: the programs, and the tests, which are built here if they
+/// are not.
+pub fn plan(update: bool) -> Result<Vec<Step>> {
+    let built = |name: &str| target_dir().join("debug").join(name).display().to_string();
+    let doctor = vec![built("flowmeter"), "doctor".into(), "--format=json".into()];
+    let mut verify = vec![built("xtask"), "verify".into()];
+    if update {
+        verify.push("--update".into());
+    }
+    let mut steps = vec![Step::new(DOCTOR, None, doctor), Step::new(VERIFY, None, verify)];
+    let programs = test_programs()?;
+    for (name, chosen) in TESTS {
+        let program = programs.iter().find(|(target, _)| target == name);
+        let (_, program) = program.with_context(|| format!("there is no test program `{name}`"))?;
+        let mut command = vec![program.display().to_string()];
+        command.extend(["--exact", "--show-output", "--color=never"].map(str::to_owned));
+        command.extend(chosen.iter().copied().map(str::to_owned));
+        steps.push(Step::new(name, Some(chosen.len()), command));
+    }
+    Ok(steps)
+}
+
+/// Builds the workspace and its tests, and gives the test programs by their names.
+fn test_programs() -> Result<Vec<(String, PathBuf)>> {
+    let cargo = |args: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(args).current_dir(root()).env("FLOWMETER_BPF_OBJECT", ebpf::object());
+        command
+    };
+    crate::command::run(&mut cargo(&["build", "--workspace", "--quiet"]))?;
+    let mut tests = cargo(&["test", "--workspace", "--no-run", "--quiet"]);
+    let output = tests.arg("--message-format=json").stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("the tests do not build");
+    }
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The test programs that cargo says it has built, by the names of their targets.
+fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+    let executable = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_test = message["target"]["kind"][0] == "test";
+        let name = message["target"]["name"].as_str().filter(|_| is_test)?;
+        Some((name.to_owned(), message["executable"].as_str()?.into()))
+    };
+    messages.lines().filter_map(executable).collect()
+}
+
+/// The script that runs the steps, marking its own lines, as [`Report`](super::results::Report)
+/// reads them. It runs as the machine's first process and does not end: the machine is ended when
+/// it is done.
+pub fn script(steps: &[Step], mark: &str) -> String {
+    let mut lines = vec![
+        "exec </dev/null >/dev/ttyS1 2>&1".to_owned(),
+        "export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin HOME=/root LC_ALL=C".into(),
+        "export TMPDIR=/run/vm/tmp FLOWMETER_REQUIRE_ROOT=1".into(),
+        format!("export FLOWMETER_PATIENCE={PATIENCE}"),
+        format!("export FLOWMETER_BPF_OBJECT={}", quoted(&ebpf::object())),
+        format!("cd {}", quoted(&root().join("tests"))),
+        format!("say() {{ printf '\\n@{mark} %s\\n' \"$*\"; }}"),
+        "say kernel \"$(uname -r)\"".into(),
+    ];
+    for Step { name, command, .. } in steps {
+        let command: Vec<_> = command.iter().map(|word| quoted(Path::new(word))).collect();
+        lines.push(format!("say begin {name}"));
+        lines.push(command.join(" "));
+        lines.push(format!("say end {name} $?"));
+    }
+    lines.push("say done".into());
+    lines.push("while :; do sleep 60; done".into());
+    lines.join("\n") + "\n"
+}
+
+/// A word that a shell takes as it is.
+fn quoted(word: &Path) -> String {
+    format!("'{}'", word.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::{Step, executables, quoted, script};
+
+    #[test]
+    fn test_programs_are_where_cargo_says() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"live"},"executable":"/t/lib"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"live"},"executable":"/t/live-1"}
+{"reason":"build-finished","success":true}
+not JSON"#;
+        assert_eq!(executables(messages), [("live".to_owned(), PathBuf::from("/t/live-1"))]);
+    }
+
+    #[test]
+    fn the_script_marks_each_step() {
+        let command = vec!["/a b".to_owned(), "c".to_owned()];
+        let script = script(&[Step::new("one", None, command)], "77");
+        assert!(script.contains("say begin one\n'/a b' 'c'\nsay end one $?\n"), "{script}");
+        assert!(script.contains("@77 "), "{script}");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
+}
