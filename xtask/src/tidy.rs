@@ -27,6 +27,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("landlock", &["dissect/contained/sandbox"]),
     ("seccompiler", &["dissect/contained/sandbox"]),
     ("caps", &["dissect/contained/sandbox", "privileges"]),
+    ("procfs", &["attribution/", "capture/kernel/probe", "dissect/contained/watch"]),
 ];
 
 /// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.

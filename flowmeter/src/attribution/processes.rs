@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use procfs::FromRead as _;
+use procfs::process::{Stat, StatFlags};
+
 use super::{Error, Method, Owner, Told};
 
 /// A process, told from later ones with the same pid by its start.
@@ -65,10 +68,18 @@ impl Processes {
         Self { root: root.to_owned() }
     }
 
-    /// The live process that has `pid` now.
+    /// The live process that has `pid` now; none if that is a kernel thread or a zombie, which hold
+    /// no descriptors. Name and start are from one file: two could tell of two processes. The name
+    /// is taken as it is: some kernels write a backslash in it as two, Linux 6.18 does not.
     pub(super) fn get(&self, pid: u32) -> Option<Process> {
-        let stat = self.stat(pid)?;
-        stat.holds_descriptors.then_some(stat.process)
+        let stat = Stat::from_file(self.directory(pid).join("stat")).ok()?;
+        let is_kernels = StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD);
+        (!is_kernels && !matches!(stat.state, 'Z' | 'X')).then_some(Process {
+            pid,
+            start_ticks: stat.starttime,
+            name: stat.comm,
+            told: None,
+        })
     }
 
     /// Does the holder's descriptor still stand for `inode`? (Its process may be another by now.)
@@ -78,7 +89,9 @@ impl Processes {
     }
 
     /// Looks through all processes' descriptors for the sockets in `wanted`, filling in their
-    /// holders; costs about a microsecond per descriptor on the host.
+    /// holders. It costs one system call per descriptor on the host, a microsecond or more: not by
+    /// the crate procfs, which makes four for each, nor by its list of processes, which opens each
+    /// process's folder.
     ///
     /// Of several holders the one that started first counts: sockets are inherited by children
     /// that know nothing of them. Except by pid 1, which as systemd keeps the sockets that it
@@ -146,44 +159,8 @@ impl Processes {
         Ok(processes)
     }
 
-    fn stat(&self, pid: u32) -> Option<Stat> {
-        let stat = fs::read(self.directory(pid).join("stat")).ok()?;
-        Stat::parse(pid, &stat)
-    }
-
     fn directory(&self, pid: u32) -> PathBuf {
         self.root.join(pid.to_string())
-    }
-}
-
-/// What is of interest in `/proc/<pid>/stat`, which has name and start in one read: two files
-/// could tell of two processes.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    process: Process,
-    /// Neither a kernel thread nor a zombie.
-    holds_descriptors: bool,
-}
-
-impl Stat {
-    /// `4711 (name) S 1 … start …`; the name may hold anything, parentheses and spaces included.
-    /// Some kernels write a backslash in it as two; Linux 6.18 does not, so it is taken as it is.
-    fn parse(pid: u32, stat: &[u8]) -> Option<Self> {
-        const PF_KTHREAD: u64 = 0x0020_0000;
-
-        let open = stat.iter().position(|&b| b == b'(')?;
-        let close = stat.iter().rposition(|&b| b == b')')?;
-        let name = String::from_utf8_lossy(stat.get(open + 1..close)?);
-        let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
-        // proc_pid_stat(5) counts from 1; `rest` begins with field 3.
-        let mut words = rest.split_ascii_whitespace();
-        let state = words.next()?;
-        let flags: u64 = words.nth(5)?.parse().ok()?;
-        let start_ticks = words.nth(12)?.parse().ok()?;
-        Some(Self {
-            process: Process { pid, start_ticks, name: name.into_owned(), told: None },
-            holds_descriptors: flags & PF_KTHREAD == 0 && !matches!(state, "Z" | "X"),
-        })
     }
 }
 
@@ -240,14 +217,26 @@ pub(super) mod fake {
             let directory = self.0.join(pid.to_string());
             self.exit(pid);
             fs::create_dir_all(directory.join("fd")).expect("a directory");
-            let stat = format!(
-                "{pid} ({name}) S 1 1 1 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 {start} 1 2 3\n"
-            );
-            fs::write(directory.join("stat"), stat).expect("a file");
+            self.stat(pid, name, start, ('S', 0x0040_0100));
             for (i, inode) in sockets.iter().enumerate() {
                 let fd = directory.join(format!("fd/{}", i + 3));
                 symlink(format!("socket:[{inode}]"), fd).expect("a link");
             }
+        }
+
+        /// Says of a process what it is, with its state and flags.
+        pub(in crate::attribution) fn stat(
+            &self,
+            pid: u32,
+            name: &str,
+            start: u64,
+            (state, flags): (char, u32),
+        ) {
+            let stat = format!(
+                "{pid} ({name}) {state} 1 1 1 0 -1 {flags} 0 0 0 0 1 2 3 4 20 0 1 0 {start}{}\n",
+                " 0".repeat(30)
+            );
+            fs::write(self.0.join(format!("{pid}/stat")), stat).expect("a file");
         }
 
         /// Ends a process.
@@ -277,14 +266,14 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_anything() {
-        let stat = b"7 (a) S (b \\ \n) R 1 1 1 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 99 1 2 3\n";
-        let expected = Stat {
-            process: Process { pid: 7, start_ticks: 99, name: "a) S (b \\ \n".into(), told: None },
-            holds_descriptors: true,
-        };
-        assert_eq!(Stat::parse(7, stat), Some(expected));
-        assert_eq!(Stat::parse(7, b"7 (cut"), None);
-        assert_eq!(Stat::parse(7, b")("), None);
+        let root = Root::new();
+        let name = "a) S (b \\ \n";
+        root.process(7, name, 99, &[]);
+        let processes = Processes::new(root.path());
+        let found = processes.get(7).map(|process| (process.name, process.start_ticks));
+        assert_eq!(found, Some((name.to_owned(), 99)));
+        fs::write(root.path().join("7/stat"), "7 (cut").expect("a file");
+        assert_eq!(processes.get(7), None);
     }
 
     #[test]
@@ -305,12 +294,11 @@ mod tests {
 
     #[test]
     fn kernel_threads_and_zombies_hold_nothing() {
-        let stat = |state, flags| {
-            format!("9 (x) {state} 1 1 1 0 -1 {flags} 0 0 0 0 1 2 3 4 20 0 1 0 99 1 2")
-        };
-        for (state, flags) in [("Z", 0x0040_0000), ("I", 0x0420_8040)] {
-            let stat = Stat::parse(9, stat(state, flags).as_bytes()).expect("well formed");
-            assert!(!stat.holds_descriptors);
+        let root = Root::new();
+        root.process(9, "x", 99, &[]);
+        for (state, flags) in [('Z', 0x0040_0000), ('I', 0x0420_8040)] {
+            root.stat(9, "x", 99, (state, flags));
+            assert_eq!(Processes::new(root.path()).get(9), None);
         }
     }
 }

@@ -87,7 +87,8 @@ impl Listing {
 /// A line of `/proc/net/{tcp,udp}{,6}`. The inode is 0 for what no process holds: TIME-WAIT,
 /// connections not yet accepted, and those that outlive their process to send its last bytes.
 ///
-/// Not by the procfs crate: it gives a whole file or, when one line displeases it, nothing.
+/// Not by the procfs crate, though it takes no longer: it gives a whole file, however many sockets
+/// that has, in memory, or nothing if a line displeases it.
 fn parse(line: &[u8], protocol: u8) -> Option<Socket> {
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace().skip(1);

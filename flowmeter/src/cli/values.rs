@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::dissect::User;
+use crate::users;
 
 /// One of a few words, each standing for a value.
 pub fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
@@ -22,15 +23,9 @@ pub fn user(text: &str) -> Result<User, String> {
     let user = if let Ok(number) = text.parse() {
         User { uid: number, gid: number }
     } else {
-        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let found = users.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let is_it = fields.next() == Some(text);
-            let mut ids = fields.skip(1).map(str::parse);
-            let (Some(Ok(uid)), Some(Ok(gid))) = (ids.next(), ids.next()) else { return None };
-            is_it.then_some(User { uid, gid })
-        });
-        found.ok_or_else(|| "there is no such user in /etc/passwd".to_owned())?
+        let found = users::find(|user| user.name == text);
+        let found = found.ok_or_else(|| "there is no such user in /etc/passwd".to_owned())?;
+        User { uid: found.uid, gid: found.gid }
     };
     if user.uid == 0 || user.gid == 0 || user.uid == u32::MAX {
         return Err("it must be a user without rights".to_owned());

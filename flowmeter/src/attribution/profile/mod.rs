@@ -9,7 +9,7 @@ mod exec;
 mod hash;
 
 use std::collections::VecDeque;
-use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -18,11 +18,14 @@ use crossbeam_channel::{Sender, bounded};
 use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::owner::ExecEvent;
 use hashbrown::HashMap;
+use procfs::process::{Process, Stat, Status};
+use procfs::{FromBufRead as _, FromRead as _, ProcessCGroup, ProcessCGroups, Uptime};
 
 pub use cgroup::Place;
 use hash::Hashes;
 
 use super::Error;
+use crate::users;
 use exec::Programs;
 
 /// A process, told from later ones with its number.
@@ -143,9 +146,6 @@ impl Table {
 /// Processes that may wait to be read.
 const QUEUE: usize = 1024;
 
-/// Bytes of the files in procfs that are read, but for the command line.
-const MOST: usize = 16 * 1024;
-
 impl Profiles {
     /// Begins with none. The thread ends with the value.
     pub fn start(options: Options) -> Result<Self, Error> {
@@ -162,7 +162,6 @@ impl Profiles {
                     if reader.options.hash
                         && let Some(sha256) =
                             hashes.of(&reader.root.join(format!("{}/exe", key.pid)))
-                        && reader.is_there(key)
                         // Nor has it become another program meanwhile.
                         && reader.runs(key, &profile)
                     {
@@ -200,8 +199,7 @@ impl Shared {
     fn new(options: Options, root: &Path) -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
         let now_ms = since.map_or(0, |since| since.as_millis() as u64);
-        let uptime = text(&root.join("uptime")).unwrap_or_default();
-        let uptime: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
+        let uptime = Uptime::from_file(root.join("uptime")).map_or(0.0, |uptime| uptime.uptime);
         Self {
             options,
             root: root.to_owned(),
@@ -250,66 +248,71 @@ impl Shared {
         Profile { start_ms, ..Profile::default() }
     }
 
-    /// Reads a process, if it is still the one.
+    /// Reads a process, if it is still there. All is its own: see [`Shared::find`].
     fn read(&self, key: ProcessKey) -> Profile {
         let known = self.gone(key);
-        let start_ms = known.start_ms;
-        let folder = self.root.join(key.pid.to_string());
-        if !self.is_there(key) {
-            return known;
-        }
-        let args = bytes(&folder.join("cmdline"), self.options.max_cmdline).unwrap_or_default();
-        let args = split(&args);
-        let status = text(&folder.join("status")).unwrap_or_default();
-        let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-            value.split_whitespace().map(str::to_owned).nth(usize::from(name == "Uid:"))
-        };
-        let parent: Option<u32> = field("PPid:").and_then(|pid| pid.parse().ok());
-        let uid: Option<u32> = field("Uid:").and_then(|uid| uid.parse().ok());
-        let login: Option<u32> =
-            text(&folder.join("loginuid")).and_then(|uid| uid.trim().parse().ok());
-        let cgroup = text(&folder.join("cgroup")).and_then(|groups| unified(&groups));
-        let exe = fs::read_link(folder.join("exe")).ok();
-        let exe = exe.map(|path| path.to_string_lossy().into_owned());
-        let profile = Profile {
-            exe: exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()),
+        let Some((process, stat)) = self.find(key) else { return known };
+        let args = arguments(&process, self.options.max_cmdline);
+        let parent = u32::try_from(stat.ppid).ok();
+        let uid = status(&process).map(|status| status.euid);
+        let cgroup = process.cgroups().ok().and_then(|ProcessCGroups(groups)| unified(&groups));
+        Profile {
+            exe: exe(&process),
             cmdline: (!args.is_empty()).then(|| args.join(" ")),
             args,
             parent_name: parent
-                .and_then(|pid| text(&self.root.join(format!("{pid}/comm"))))
-                .map(|name| name.trim_end().to_owned()),
+                .and_then(|pid| Stat::from_file(self.root.join(format!("{pid}/stat"))).ok())
+                .map(|stat| stat.comm),
             parent,
             user: uid.and_then(user),
             uid,
             // Nobody has logged in.
-            login_uid: login.filter(|uid| *uid != u32::MAX),
+            login_uid: process.loginuid().ok().filter(|uid| *uid != u32::MAX),
             place: cgroup.as_deref().map(Place::of).unwrap_or_default(),
             cgroup,
-            start_ms,
+            start_ms: known.start_ms,
             sha256: OnceLock::new(),
-        };
-        if self.is_there(key) { profile } else { known }
+        }
     }
 
     /// Whether the process runs the executable of a profile.
     fn runs(&self, key: ProcessKey, profile: &Profile) -> bool {
-        let exe = fs::read_link(self.root.join(format!("{}/exe", key.pid))).ok();
-        exe.zip(profile.exe.as_deref()).is_some_and(|(exe, told)| {
-            let exe = exe.to_string_lossy();
-            exe.strip_suffix(" (deleted)").unwrap_or(&exe) == told
-        })
+        let running = self.find(key).and_then(|(process, _)| exe(&process));
+        running.is_some() && running == profile.exe
     }
 
-    /// Whether the process with this number is still the one.
-    fn is_there(&self, key: ProcessKey) -> bool {
-        let stat = text(&self.root.join(format!("{}/stat", key.pid)));
-        // The name, in parentheses, may have anything in it.
-        let start = stat.and_then(|stat| {
-            stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse::<u64>().ok()
-        });
-        start == Some(key.start_ticks)
+    /// The process, if it is still there. What is read by it is of none that gets its number later:
+    /// the handle is of its folder in procfs, which is empty once it has gone.
+    fn find(&self, key: ProcessKey) -> Option<(Process, Stat)> {
+        let process = Process::new_with_root(self.root.join(key.pid.to_string())).ok()?;
+        let stat = process.stat().ok()?;
+        (stat.starttime == key.start_ticks).then_some((process, stat))
     }
+}
+
+/// The first bytes of a process's arguments. Not as the crate gives them: all of them, however many,
+/// without those that are empty, and none if one is not UTF-8.
+fn arguments(process: &Process, most: usize) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let read = process
+        .open_relative("cmdline")
+        .map(|file| file.take(most as u64).read_to_end(&mut bytes).unwrap_or(0));
+    read.map(|_| split(&bytes)).unwrap_or_default()
+}
+
+/// What a process's status says. It has the name too, which need not be UTF-8, as the crate takes it
+/// to be.
+fn status(process: &Process) -> Option<Status> {
+    let mut bytes = Vec::new();
+    process.open_relative("status").ok()?.read_to_end(&mut bytes).ok()?;
+    Status::from_buf_read(String::from_utf8_lossy(&bytes).as_bytes()).ok()
+}
+
+/// The path of a process's executable. A file that is gone keeps it.
+fn exe(process: &Process) -> Option<String> {
+    let path = process.exe().ok()?;
+    let path = path.to_string_lossy();
+    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
 }
 
 /// Arguments, each of which ends with a zero, but the last one may be cut.
@@ -319,34 +322,17 @@ fn split(args: &[u8]) -> Vec<String> {
     args.into_iter().flatten().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
 }
 
-/// The path in the unified hierarchy (`0::`), or in systemd's own of version 1.
-fn unified(groups: &str) -> Option<String> {
-    let by = |prefix: &str| {
-        groups.lines().find_map(|line| line.split_once(prefix).map(|(_, path)| path.to_owned()))
-    };
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned));
-    path.filter(|path| path != "/").or_else(|| by(":name=systemd:")).or_else(|| by("0::"))
+/// The path in the unified hierarchy, or in systemd's own of version 1.
+fn unified(groups: &[ProcessCGroup]) -> Option<String> {
+    let unified = groups.iter().find(|group| group.hierarchy == 0 && group.controllers.is_empty());
+    let systemd = || groups.iter().find(|group| group.controllers == ["name=systemd"]);
+    let own = unified.filter(|group| group.pathname != "/").or_else(systemd).or(unified);
+    own.map(|group| group.pathname.clone())
 }
 
-/// The name of a user, by `/etc/passwd`: a directory service may take minutes to answer.
+/// The name of a user.
 fn user(uid: u32) -> Option<String> {
-    let users = fs::read_to_string("/etc/passwd").ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number.parse() == Ok(uid)).then(|| name.to_owned())
-    })
-}
-
-fn text(path: &Path) -> Option<String> {
-    bytes(path, MOST).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn bytes(path: &Path, most: usize) -> Option<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(most as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    users::find(|user| user.uid == uid).map(|user| user.name)
 }
 
 /// The lock, also after a panic of the other thread: every change to the table is whole.
@@ -368,16 +354,19 @@ mod tests {
         }
 
         fn key(&self) -> ProcessKey {
+            self.key_once(|args| args.starts_with(b"sleep"))
+        }
+
+        /// The process, once it has become its program.
+        fn key_once(&self, is: impl Fn(&[u8]) -> bool) -> ProcessKey {
             let pid = self.0.id();
             // It may not have become `sleep` yet.
             let cmdline = format!("/proc/{pid}/cmdline");
-            while !fs::read(&cmdline).is_ok_and(|args| args.starts_with(b"sleep")) {
+            while !std::fs::read(&cmdline).is_ok_and(|args| is(&args)) {
                 thread::yield_now();
             }
-            let stat = text(Path::new(&format!("/proc/{pid}/stat"))).expect("it lives");
-            let fields = stat.rsplit_once(')').expect("a name").1;
-            let start_ticks = fields.split_whitespace().nth(19).expect("a start");
-            ProcessKey { pid, start_ticks: start_ticks.parse().expect("a number") }
+            let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
+            ProcessKey { pid, start_ticks: stat.expect("it lives").starttime }
         }
     }
 
@@ -454,10 +443,30 @@ mod tests {
 
     #[test]
     fn cgroups_of_either_version() {
-        assert_eq!(unified("0::/a.slice\n").as_deref(), Some("/a.slice"));
+        let path = |text: &str| {
+            let groups = ProcessCGroups::from_read(text.as_bytes()).expect("well formed");
+            unified(&groups.0)
+        };
+        assert_eq!(path("0::/a.slice\n").as_deref(), Some("/a.slice"));
         let hybrid = "12:cpu:/x\n1:name=systemd:/b.service\n0::/\n";
-        assert_eq!(unified(hybrid).as_deref(), Some("/b.service"));
-        assert_eq!(unified("0::/\n").as_deref(), Some("/"));
-        assert_eq!(unified(""), None);
+        assert_eq!(path(hybrid).as_deref(), Some("/b.service"));
+        assert_eq!(path("0::/\n").as_deref(), Some("/"));
+        assert_eq!(path(""), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_text_hides_nothing() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = std::ffi::OsStr::from_bytes(b"sleep-\xff");
+        let folder = std::env::temp_dir().join(format!("flowmeter-name-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a directory");
+        let program = folder.join(name);
+        std::fs::copy("/bin/sleep", &program).expect("sleep is there");
+        let child = Command::new(&program).arg("60").spawn().expect("it runs");
+        let sleeper = Sleeper(child);
+        let key = sleeper.key_once(|args| args.starts_with(folder.as_os_str().as_bytes()));
+        let profile = shared(Options::default()).get(heard(key));
+        std::fs::remove_dir_all(&folder).expect("it is ours");
+        assert!(profile.uid.is_some() && profile.args.len() == 2, "{profile:?}");
     }
 }

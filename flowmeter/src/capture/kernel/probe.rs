@@ -74,12 +74,8 @@ fn kernel() -> Finding {
 }
 
 fn capabilities() -> Finding {
-    let status = read("/proc/self/status");
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    let effective = status.map_or(0, |status| status.capeff);
     let has = |capability: u32| effective >> capability & 1 == 1;
     let wanted = [("CAP_BPF", BPF), ("CAP_NET_ADMIN", NET_ADMIN), ("CAP_PERFMON", PERFMON)];
     let missing: Vec<_> = wanted

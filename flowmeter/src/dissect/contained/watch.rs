@@ -1,8 +1,10 @@
 //! Does a child hang, or has it not had its turn?
 
-use std::fs;
 use std::process::Child;
 use std::time::{Duration, Instant};
+
+use procfs::FromRead as _;
+use procfs::process::{Schedstat, Stat};
 
 use super::process::Fault;
 
@@ -70,22 +72,18 @@ pub(super) struct State {
 }
 
 impl State {
-    /// From `proc_pid_stat(5)`: the state is the field behind the name, the times are the 12th and
-    /// 13th after the name, in hundredths of a second. Where the kernel has `schedstat`, that has
-    /// the time in ns.
+    /// Where the kernel has `schedstat`, that has the time in ns; `stat` has it in hundredths of a
+    /// second.
     pub(super) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, behind) = stat.rsplit_once(") ")?;
-        let mut fields = behind.split(' ');
-        let state = fields.next()?;
-        let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
-        let ticks = times.next()? + times.next()?;
-        let ns = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
-        let ns = ns.and_then(|text| text.split(' ').next()?.parse().ok());
+        let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
+        let precise = Schedstat::from_file(format!("/proc/{pid}/schedstat"));
         Some(Self {
-            is_stopped: matches!(state, "T" | "t"),
-            is_asleep: state == "S",
-            computed: ns.map_or(Duration::from_millis(ticks * 10), Duration::from_nanos),
+            is_stopped: matches!(stat.state, 'T' | 't'),
+            is_asleep: stat.state == 'S',
+            computed: precise.map_or_else(
+                |_| Duration::from_millis((stat.utime + stat.stime) * 10),
+                |precise| Duration::from_nanos(precise.sum_exec_runtime),
+            ),
         })
     }
 }
