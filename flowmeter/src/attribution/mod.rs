@@ -19,7 +19,6 @@ use thiserror::Error;
 pub use self::hooked::{Hooked, HookedCounters};
 pub use self::poller::{Counters as PollerCounters, Options, Poller};
 pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
-pub use self::table::SocketTable;
 
 #[expect(
     unsafe_code,

@@ -118,11 +118,6 @@ impl SocketTable {
         self.len
     }
 
-    /// Has the table no sockets?
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Closed sockets forgotten before their time to make room.
     pub fn evictions(&self) -> u64 {
         self.evictions
@@ -515,7 +510,7 @@ mod tests {
         assert_eq!(story.pids(US, THEM, 10 * S, 11 * S).0, Some(7));
         story.poll(312, &[], &[]);
         assert_eq!(story.pids(US, THEM, 10 * S, 11 * S).0, None);
-        assert!(story.table.is_empty() && story.table.entries.is_empty());
+        assert!(story.table.len() == 0 && story.table.entries.is_empty());
         assert_eq!(story.table.evictions(), 0);
     }
 

@@ -76,6 +76,7 @@ struct CaptureArgs {
     /// Find the processes of flows: 1 yes, 0 no. It takes hooks at all sockets of the host, where a
     /// call costs a little more, and CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see the descriptors
     /// of other users. What of that is missing is reported, and costs processes, not flows.
+    #[expect(clippy::doc_markdown, reason = "it is printed as it is by --help")]
     #[arg(long, value_name = "MODE", default_value = "1", action = ArgAction::Set,
         value_parser = choice(&[("0", false), ("1", true)]))]
     system_visibility_mode: bool,

@@ -11,7 +11,7 @@ use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime;
 
 use crate::capture::kernel::{
-    Balance, Drained, Error, FlowMap, Kernel, PacketRing, RecordRing, SpltMap,
+    Balance, Drained, Error, FlowMap, Kernel, PacketRing, RecordRing, Slice, SpltMap,
 };
 use crate::table::{Ended, Order, Table};
 
@@ -30,7 +30,6 @@ pub struct Collector {
     ended: Vec<Ended<()>>,
     due: Vec<FlowKey>,
     pass: Pass,
-    drained: u64,
     /// Flows that were still in the kernel at the end.
     left: usize,
 }
@@ -83,7 +82,6 @@ impl Collector {
             ended: Vec::new(),
             due: Vec::new(),
             pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
-            drained: 0,
             left: 0,
         })
     }
@@ -96,11 +94,6 @@ impl Collector {
     /// What the kernel has counted.
     pub fn balance(&self) -> Result<Balance, Error> {
         self.kernel.balance()
-    }
-
-    /// Flows that have been taken out of the kernel.
-    pub fn drained(&self) -> u64 {
-        self.drained
     }
 
     /// Flows that could not be taken out of the kernel at the end.
@@ -164,7 +157,7 @@ impl Collector {
     /// The flows in the kernel.
     fn keys(&mut self) -> Result<Vec<FlowKey>, Error> {
         let mut keys = Vec::new();
-        while !self.flows.slice(|key, _| keys.push(*key))?.end {}
+        while self.flows.slice(|key, _| keys.push(*key))? == Slice::More {}
         Ok(keys)
     }
 
@@ -220,7 +213,6 @@ impl Collector {
 
     fn hand_out(&mut self, see: &mut impl Observer) {
         for flow in self.ended.drain(..) {
-            self.drained += 1;
             see.ended(flow);
         }
     }
@@ -243,7 +235,7 @@ impl Collector {
                 }
             })?;
             self.pass.slices += 1;
-            if slice.end {
+            if slice == Slice::Last {
                 self.pass.running = false;
                 break;
             }

@@ -10,7 +10,6 @@ pub mod schema;
 pub mod sequence;
 pub mod value;
 
-pub use columns::{Column, Group, Kind};
 pub use schema::Schema;
 pub use value::Value;
 

@@ -129,13 +129,13 @@ pub struct FlowMap {
     values: Box<[Element]>,
 }
 
-/// What a slice of the map had.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Taken {
-    /// Flows in the slice.
-    pub flows: usize,
-    /// Whether the slice was the last.
-    pub end: bool,
+/// Which slice of the map was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slice {
+    /// One after which there are more.
+    More,
+    /// The last.
+    Last,
 }
 
 impl FlowMap {
@@ -149,18 +149,18 @@ impl FlowMap {
     }
 
     /// Reads the next slice of flows. After the end it begins anew.
-    pub fn slice(&mut self, mut see: impl FnMut(&FlowKey, &Record)) -> Result<Taken, Error> {
+    pub fn slice(&mut self, mut see: impl FnMut(&FlowKey, &Record)) -> Result<Slice, Error> {
         let fd = self.map.fd().as_fd();
         let batch = sys::lookup_batch(fd, &mut self.cursor, &mut self.keys, &mut self.values)
             .map_err(|source| Error::Map { act: "read", map: "FLOWS", source })?;
-        let (flows, end) = match batch {
-            Batch::More(n) => (n, false),
-            Batch::End(n) => (n, true),
+        let (flows, slice) = match batch {
+            Batch::More(n) => (n, Slice::More),
+            Batch::End(n) => (n, Slice::Last),
         };
         for (key, value) in self.keys.iter().zip(&*self.values).take(flows) {
             see(key, &value.record);
         }
-        Ok(Taken { flows, end })
+        Ok(slice)
     }
 }
 

@@ -27,7 +27,7 @@ use thiserror::Error;
 pub use attach::Hook;
 pub use counters::{Balance, Tally};
 pub use interface::{Interface, Traffic};
-pub use maps::{Drained, FlowMap, PacketRing, RecordRing, SpltMap, Taken};
+pub use maps::{Drained, FlowMap, PacketRing, RecordRing, Slice, SpltMap};
 pub use owners::{OwnerRing, SocketHook};
 pub use settled::SettledFlows;
 

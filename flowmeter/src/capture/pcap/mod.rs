@@ -190,11 +190,6 @@ impl Capture {
         })
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Bytes read, uncompressed.
     pub fn offset(&self) -> u64 {
         self.offset
