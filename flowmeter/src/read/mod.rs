@@ -284,3 +284,74 @@ impl Output for Log {
         self.report.withheld(packets);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use flowmeter_common::knobs::Knobs;
+
+    use super::*;
+    use crate::record::example;
+
+    /// A log that fails once, as on a disk that was full for a moment.
+    #[derive(Default)]
+    struct Flaky {
+        has_failed: bool,
+        kept: usize,
+        written: Arc<AtomicUsize>,
+    }
+
+    impl Sink for Flaky {
+        fn write(&mut self, _: &Flow) -> Result<(), sink::Error> {
+            self.write_row(&[])
+        }
+
+        fn write_row(&mut self, _: &[u8]) -> Result<(), sink::Error> {
+            self.kept += 1;
+            self.flush()
+        }
+
+        fn write_json(&mut self, _: &serde_json::Value) -> Result<(), sink::Error> {
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), sink::Error> {
+            if !std::mem::replace(&mut self.has_failed, true) {
+                let source = io::ErrorKind::StorageFull.into();
+                return Err(sink::Error::Write { name: "it".into(), source });
+            }
+            self.written.fetch_add(std::mem::take(&mut self.kept), Relaxed);
+            Ok(())
+        }
+
+        fn unwritten(&self) -> usize {
+            self.kept
+        }
+
+        fn reopen(&mut self) -> Result<(), sink::Error> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_finished_is_written_though_the_log_has_failed() {
+        let sink = Flaky::default();
+        let written = Arc::clone(&sink.written);
+        let mut log = Log {
+            sink: Box::new(sink),
+            max_nflows: u64::MAX,
+            report: Report::default(),
+            failed: None,
+        };
+        let rank = Rank { frame: 1, cut: 0, last: 1 };
+        log.flow(rank, example::handshake(&Knobs::default()));
+        // The run is over, and what comes after is counted.
+        log.flow(rank, example::handshake(&Knobs::default()));
+        let (report, failed) = log.close();
+        assert!(matches!(failed, Some(sink::Error::Write { .. })));
+        assert_eq!((written.load(Relaxed), report.lines_unwritten), (1, 0));
+        assert_eq!((report.flows_written, report.packets_withheld), (1, 3));
+    }
+}

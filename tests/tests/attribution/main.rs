@@ -443,6 +443,8 @@ fn without_hooks_it_polls_and_says_so() -> Result<()> {
     let talkers = Talkers::start(&link.near, "10.9.0.2", 2)?;
     let did = truths(&link.near.python(SHORT, &["10.9.0.2", PORT, "1000", "1000", "4"])?)?;
     let log = meter.stop()?;
+    let [polls, failed] = ["polls", "polls_failed"].map(|n| number(&log.report["procfs"], n));
+    ensure!(polls > 1 && failed == 0, "{:#}", log.report);
     // What lives for longer than between two polls is found.
     score(&log, &talkers.truths, Side::Client).check("long")?;
     drop((talkers, servers));
