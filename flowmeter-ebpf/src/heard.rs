@@ -32,12 +32,21 @@ pub static PEERS: LruHashMap<Peer, u32, 16_384> = LruHashMap::new();
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEPORT: i32 = 15;
 
+/// What a program can know of a socket's port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// Whether other sockets may have it.
+    Asked,
+    /// Nothing: `bpf_getsockopt` is not for these hooks before Linux 5.13.
+    Unknown,
+}
+
 /// A process takes a datagram out of a socket.
 ///
 /// # Safety
 /// `ctx` must be the context of a cgroup program at `recvmsg4` or `recvmsg6`, as `ip_version` says.
 #[inline(always)]
-pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
+pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8, port: Port) {
     // SAFETY: the caller vouches for `ctx`.
     let sock: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
     if sock.is_null() {
@@ -50,7 +59,8 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
     // SAFETY: has no preconditions.
     let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     if kept.is_alone == 0 {
-        kept.is_alone = if is_in_group(ctx) { Kept::SHARED } else { Kept::ALONE };
+        let is_shared = port == Port::Unknown || is_in_group(ctx);
+        kept.is_alone = if is_shared { Kept::SHARED } else { Kept::ALONE };
     }
     // A worker has the socket from the process that bound it.
     if [kept.hearer, kept.binder].iter().any(|other| *other != 0 && *other != user) {
@@ -78,7 +88,7 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8) {
     if unsafe { PEERS.get(&peer) }.is_some_and(|told| *told == user) {
         return;
     }
-    let is_told = emit(ctx.cast(), HEARD, |event| {
+    let is_told = emit(peer.cookie, HEARD, |event| {
         event.netns = namespace(ctx.cast());
         event.ip_version = ip_version;
         event.remote = peer.address;
@@ -101,6 +111,6 @@ fn is_in_group(ctx: *mut bpf_sock_addr) -> bool {
     let to = (&raw mut value).cast();
     // SAFETY: the context is the kernel's, and `value` has room for the option.
     let failed = unsafe { bpf_getsockopt(ctx.cast(), SOL_SOCKET, SO_REUSEPORT, to, 4) };
-    // Before Linux 6.1 the option cannot be asked for here.
-    failed == 0 && value != 0
+    // Before Linux 6.1 this option cannot be asked for: then each peer is told of.
+    failed != 0 || value != 0
 }

@@ -18,17 +18,28 @@ mod reap;
 mod users;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
-use aya_ebpf::macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::macros::{
+    btf_tracepoint, cgroup_sock, cgroup_sock_addr, classifier, fentry, sock_ops, xdp,
+};
 use aya_ebpf::programs::{
-    BtfTracePointContext, SockAddrContext, SockContext, TcContext, XdpContext,
+    BtfTracePointContext, FEntryContext, SockAddrContext, SockContext, SockOpsContext, TcContext,
+    XdpContext,
 };
 
-use crate::packet::{TcFrame, XdpFrame};
+use crate::heard::Port;
+use crate::packet::{LinearXdpFrame, TcFrame, XdpFrame};
 
 /// Meters what arrives.
 #[xdp(frags)]
 pub fn flowmeter_xdp(ctx: XdpContext) -> u32 {
     let _ = meter::meter(&XdpFrame::new(&ctx));
+    XDP_PASS
+}
+
+/// As [`flowmeter_xdp`], before Linux 5.18.
+#[xdp]
+pub fn flowmeter_xdp_linear(ctx: XdpContext) -> u32 {
+    let _ = meter::meter(&LinearXdpFrame::new(&ctx));
     XDP_PASS
 }
 
@@ -100,6 +111,46 @@ pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A process sends by a socket of IPv4. Before Linux 6.3, which has no tracepoint for it.
+#[fentry(function = "inet_sendmsg")]
+pub fn flowmeter_send4(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0)) };
+    0
+}
+
+/// A process sends by a socket of IPv6. Before Linux 6.3.
+#[fentry(function = "inet6_sendmsg")]
+pub fn flowmeter_send6(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0)) };
+    0
+}
+
+/// A process receives by a socket of IPv4. Before Linux 6.3.
+#[fentry(function = "inet_recvmsg")]
+pub fn flowmeter_receive4(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0)) };
+    0
+}
+
+/// A process receives by a socket of IPv6. Before Linux 6.3.
+#[fentry(function = "inet6_recvmsg")]
+pub fn flowmeter_receive6(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0)) };
+    0
+}
+
+/// A connection has come about. Before Linux 6.3.
+#[sock_ops]
+pub fn flowmeter_connection(ctx: SockOpsContext) -> u32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::connected(ctx.ops) };
+    1
+}
+
 /// A process runs another program.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn flowmeter_exec(ctx: BtfTracePointContext) -> i32 {
@@ -112,7 +163,7 @@ pub fn flowmeter_exec(ctx: BtfTracePointContext) -> i32 {
 #[cgroup_sock_addr(recvmsg4)]
 pub fn flowmeter_heard4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is the kernel's.
-    unsafe { heard::heard(ctx.sock_addr, 4) };
+    unsafe { heard::heard(ctx.sock_addr, 4, Port::Asked) };
     1
 }
 
@@ -120,7 +171,23 @@ pub fn flowmeter_heard4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(recvmsg6)]
 pub fn flowmeter_heard6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is the kernel's.
-    unsafe { heard::heard(ctx.sock_addr, 6) };
+    unsafe { heard::heard(ctx.sock_addr, 6, Port::Asked) };
+    1
+}
+
+/// As [`flowmeter_heard4`], where a socket's options cannot be asked for.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn flowmeter_heard4_any(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { heard::heard(ctx.sock_addr, 4, Port::Unknown) };
+    1
+}
+
+/// As [`flowmeter_heard6`], where a socket's options cannot be asked for.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn flowmeter_heard6_any(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { heard::heard(ctx.sock_addr, 6, Port::Unknown) };
     1
 }
 
@@ -128,6 +195,13 @@ pub fn flowmeter_heard6(ctx: SockAddrContext) -> i32 {
 #[xdp(frags)]
 pub fn flowmeter_parse(ctx: XdpContext) -> u32 {
     let _ = parse::verdict(&XdpFrame::new(&ctx));
+    XDP_PASS
+}
+
+/// As [`flowmeter_parse`], before Linux 5.18.
+#[xdp]
+pub fn flowmeter_parse_linear(ctx: XdpContext) -> u32 {
+    let _ = parse::verdict(&LinearXdpFrame::new(&ctx));
     XDP_PASS
 }
 

@@ -193,12 +193,15 @@ globals! {
     TASK_START: u32 = 0;
     TASK_COMM: u32 = 0;
     TASK_MM: u32 = 0;
+    TASK_FLAGS: u32 = 0;
     /// Of `mm_struct` and `linux_binprm`:
     MM_ARG_START: u32 = 0;
     MM_ARG_END: u32 = 0;
     BPRM_INTERP: u32 = 0;
     /// Of `net`, 0 if not known:
     NET_COOKIE: u32 = 0;
+    /// Of `socket`, 0 if not known:
+    SOCKET_SOCK: u32 = 0;
     /// Of `sock`, by its common part:
     SOCK_FAMILY: u32 = 16;
     SOCK_PORT: u32 = 14;

@@ -8,10 +8,13 @@ use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::{
+    BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock,
+    bpf_sock_ops,
+};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
     bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
 };
 use flowmeter_common::owner::{BOUND, CREATED, OwnerCounters, OwnerEvent, RELEASED, USED};
@@ -19,8 +22,8 @@ use flowmeter_common::packet::ipv4_address;
 
 use crate::maps::{
     NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_COOKIE, SOCK_FAMILY,
-    SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, TASK_COMM,
-    TASK_LEADER, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+    SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, SOCKET_SOCK,
+    TASK_COMM, TASK_FLAGS, TASK_LEADER, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
 };
 
 use crate::users;
@@ -28,6 +31,8 @@ use crate::users;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_PACKET: u16 = 17;
+/// Of a task's flags (Linux, `include/linux/sched.h`).
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// What is kept of a socket that was bound or has taken datagrams.
 #[repr(C)]
@@ -82,7 +87,7 @@ pub unsafe fn created(sock: *mut bpf_sock) {
     if family != AF_INET && family != AF_INET6 {
         return;
     }
-    emit(sock.cast(), CREATED, |event| {
+    emit(cookie_of(sock), CREATED, |event| {
         event.netns = namespace(sock.cast());
         event.protocol = protocol;
         event.ip_version = version(family);
@@ -101,7 +106,7 @@ pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
         Some(kept) => kept.binder = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
         None => unkept(),
     }
-    emit(sock.cast(), BOUND, |event| {
+    emit(cookie_of(sock), BOUND, |event| {
         event.netns = namespace(sock.cast());
         // SAFETY: the caller vouches for `sock`.
         let sock = unsafe { &*sock };
@@ -124,7 +129,7 @@ pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
 /// `sock` must be the context of a cgroup program.
 #[inline(always)]
 pub unsafe fn released(sock: *mut bpf_sock) {
-    emit(sock.cast(), RELEASED, |_| Some(()));
+    emit(cookie_of(sock), RELEASED, |_| Some(()));
 }
 
 /// A process has sent or received by a socket of any family.
@@ -136,8 +141,7 @@ pub unsafe fn used(sock: *mut c_void) {
     // SAFETY: has no preconditions.
     let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     // SAFETY: the caller vouches for `sock`.
-    let cookie = || unsafe { field::<u64>(sock, SOCK_COOKIE.load()) };
-    if users::is_last(cookie(), user) {
+    if users::is_last(unsafe { field(sock, SOCK_COOKIE.load()) }, user) {
         return;
     }
     // SAFETY: the caller vouches for `sock`.
@@ -145,7 +149,63 @@ pub unsafe fn used(sock: *mut c_void) {
     if family != AF_INET && family != AF_INET6 && family != AF_PACKET {
         return;
     }
-    let is_told = emit(sock, USED, |event| {
+    // SAFETY: as above. This gives the socket a cookie if it has none.
+    let cookie = unsafe { bpf_get_socket_cookie(sock) };
+    // SAFETY: as above.
+    unsafe { tell_use(sock, cookie, family, user) };
+}
+
+/// A process begins to send or receive by a socket of IPv4 or IPv6. Stands in for [`used`] before
+/// Linux 6.3.
+///
+/// # Safety
+/// `socket` must be a `struct socket` that the kernel has handed to a tracing program.
+#[inline(always)]
+pub unsafe fn entered(socket: *mut c_void) {
+    // SAFETY: the caller vouches for `socket`.
+    let sock: *mut c_void = unsafe { field(socket, SOCKET_SOCK.load()) };
+    // SAFETY: has no preconditions.
+    let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    // SAFETY: as above. Those that a process makes have a cookie by then, as `created` asks for it,
+    // and so have connections, see `connected`. Programs here cannot ask before Linux 5.12.
+    let cookie: u64 = unsafe { field(sock, SOCK_COOKIE.load()) };
+    // SAFETY: has no preconditions.
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    // Kernel threads: before Linux 5.12 they do what processes have asked io_uring for.
+    if cookie == 0
+        || users::is_last(cookie, user)
+        || read::<u32>(task, TASK_FLAGS.load()) & PF_KTHREAD != 0
+    {
+        return;
+    }
+    // SAFETY: as above.
+    let family: u16 = unsafe { field(sock, SOCK_FAMILY.load()) };
+    if family == AF_INET || family == AF_INET6 {
+        // SAFETY: as above.
+        unsafe { tell_use(sock, cookie, family, user) };
+    }
+}
+
+/// A connection has come about, in no process's context: its socket gets a cookie.
+///
+/// # Safety
+/// `ops` must be the context of a program at the sockets' operations.
+#[inline(always)]
+pub unsafe fn connected(ops: *mut bpf_sock_ops) {
+    // SAFETY: the caller vouches for `ops`.
+    if unsafe { (*ops).op } == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        // SAFETY: as above.
+        unsafe { bpf_get_socket_cookie(ops.cast()) };
+    }
+}
+
+/// Tells that the thread group uses the socket, and notes it.
+///
+/// # Safety
+/// As for [`used`].
+#[inline(always)]
+unsafe fn tell_use(sock: *mut c_void, cookie: u64, family: u16, user: u32) {
+    let is_told = emit(cookie, USED, |event| {
         if family == AF_PACKET {
             return None; // there are no addresses
         }
@@ -174,8 +234,15 @@ pub unsafe fn used(sock: *mut c_void) {
     });
     // Otherwise it is told of at the next call.
     if is_told {
-        users::set_last(cookie(), user); // which it has by now
+        users::set_last(cookie, user);
     }
+}
+
+/// The cookie of a cgroup program's socket.
+#[inline(always)]
+fn cookie_of(sock: *mut bpf_sock) -> u64 {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_get_socket_cookie(sock.cast()) }
 }
 
 /// The network namespace of a cgroup program's socket.
@@ -209,7 +276,7 @@ pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
 
 /// Sends an event of a socket and the process that runs; false if there is no room.
 #[inline(always)]
-pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) -> bool {
+pub fn emit(cookie: u64, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) -> bool {
     let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
         count(|counters| &raw mut counters.lost);
         return false;
@@ -220,11 +287,9 @@ pub fn emit(sock: *mut c_void, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> O
         &mut *entry.as_mut_ptr()
     };
     event.kind = kind;
-    // SAFETY: the socket is the context's; the rest has no preconditions.
-    unsafe {
-        event.cookie = bpf_get_socket_cookie(sock);
-        event.time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
-    }
+    event.cookie = cookie;
+    // SAFETY: has no preconditions.
+    event.time_ns = unsafe { bpf_ktime_get_ns() } + WALL_OFFSET.load();
     event.lost = OWNER_COUNTERS.get(0).map_or(0, |counters| counters.lost);
     // Who closes a socket need not have used it, and nobody asks.
     if kind != RELEASED {
@@ -248,17 +313,14 @@ fn tell_process(event: &mut OwnerEvent) {
     }
     event.name = event.thread;
     if TASK_LEADER.load() != 0 {
-        // SAFETY: has no preconditions.
-        let task = unsafe { bpf_get_current_task_btf() }.cast::<c_void>();
-        // SAFETY: these are pointers to what BTF says, from the running task on.
-        unsafe {
-            let leader: *mut c_void = field(task, TASK_LEADER.load());
-            event.start_ns = field(leader, TASK_START.load());
-            if leader != task {
-                event.name = read(leader, TASK_COMM.load());
-            }
-            let parent: *mut c_void = field(leader, TASK_PARENT.load());
-            event.parent = field(parent, TASK_TGID.load());
+        // SAFETY: has no preconditions. Its kin that the verifier knows the type of came with 5.11.
+        let task = unsafe { bpf_get_current_task() };
+        let leader: u64 = read(task as *const c_void, TASK_LEADER.load());
+        let parent: u64 = read(leader as *const c_void, TASK_PARENT.load());
+        event.start_ns = read(leader as *const c_void, TASK_START.load());
+        event.parent = read(parent as *const c_void, TASK_TGID.load());
+        if leader != task {
+            event.name = read(leader as *const c_void, TASK_COMM.load());
         }
     }
 }

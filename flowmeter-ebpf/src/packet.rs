@@ -4,7 +4,8 @@ use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skb_load_bytes, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flowmeter_common::bytes::{MAX_HEADERS, PacketBytes};
@@ -79,6 +80,71 @@ impl Frame for XdpFrame<'_> {
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
         // SAFETY: the caller vouches for `to`; the helper checks `offset`.
         unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, to.cast(), length) == 0 }
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> Option<u16> {
+        None
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn offload(&self) -> Option<Offload> {
+        None
+    }
+}
+
+/// A packet at XDP before Linux 5.18, which has no helpers for packets in several pieces of memory.
+/// Drivers give every packet whole there, or refuse the program.
+pub struct LinearXdpFrame<'a>(&'a XdpContext);
+
+impl<'a> LinearXdpFrame<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self(ctx)
+    }
+}
+
+impl Frame for LinearXdpFrame<'_> {
+    const HOOK: u32 = 0;
+    type Context = XdpContext;
+
+    #[inline(always)]
+    fn context(&self) -> &XdpContext {
+        self.0
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        XdpFrame(self.0).ifindex()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        (self.0.data_end() - self.0.data()) as u32
+    }
+
+    #[inline(always)]
+    fn direct(&self) -> Direct {
+        XdpFrame(self.0).direct()
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // "math between pkt pointer and register with unbounded min value", hence the bound.
+        let offset = opaque(u64::from(offset));
+        if offset > MAX_HEADERS as u64 || offset + u64::from(length) > u64::from(self.length()) {
+            return false;
+        }
+        let from = (self.0.data() + offset as usize) as *const _;
+        // SAFETY: the caller vouches for `to`; [from, from + length) is within the packet, and the
+        // helper checks what it reads. No other one copies out of a packet here.
+        unsafe { bpf_probe_read_kernel(to.cast(), length, from) == 0 }
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use flowmeter_common::event::PacketEvent;
 use thiserror::Error;
 
 use crate::annotate::Annotator;
-use crate::capture::kernel::{self, Kernel};
+use crate::capture::kernel::{self, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
 use crate::health::{Books, Report};
@@ -323,11 +323,12 @@ fn hooks_work(kernel: &Kernel) -> bool {
     }
     for (why, names) in failed {
         eprintln!(
-            "flowmeter: warning: no hook at {}: {why}; short connections may have no process",
+            "flowmeter: warning: short connections may have no process, as there is no hook at {}: \
+             {why}",
             names.join(", ")
         );
     }
-    hooks.iter().any(|hook| hook.failed.is_none())
+    hooks.iter().any(SocketHook::works)
 }
 
 fn log_start(kernel: &Kernel) {

@@ -402,7 +402,7 @@ pub fn stay_on_this_cpu() -> Result<()> {
 }
 
 /// Where the BPF object is: `FLOWMETER_BPF_OBJECT`, or where `cargo xtask ebpf` leaves it.
-fn object() -> PathBuf {
+pub fn object() -> PathBuf {
     std::env::var_os("FLOWMETER_BPF_OBJECT").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/flowmeter.o"),
         PathBuf::from,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowmeter_common::owner::{HEARD, OwnerEvent, RELEASED};
+use flowmeter_common::owner::{CREATED, HEARD, OwnerEvent, RELEASED};
 use flowmeter_common::packet::Address;
 use hashbrown::HashMap;
 
@@ -16,6 +16,7 @@ use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
 use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Told};
+use crate::capture::kernel::Namespace;
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
 pub struct Hooked {
@@ -29,7 +30,7 @@ pub struct Hooked {
     by_address: SocketTable,
     heard: Heard,
     /// Only the sockets of this namespace have addresses that mean something here.
-    netns: u64,
+    netns: Namespace,
     addresses_read: Option<Instant>,
     evictions: u64,
     open_evictions: u64,
@@ -73,9 +74,8 @@ impl Known {
 }
 
 impl Hooked {
-    /// Nothing is known yet. `netns` is the network namespace that the flows are seen in, as its
-    /// sockets have it (`SO_NETNS_COOKIE`); 0 if unknown.
-    pub fn new(options: Options, netns: u64) -> Self {
+    /// Nothing is known yet. `netns` is the network namespace that the flows are seen in.
+    pub fn new(options: Options, netns: Namespace) -> Self {
         let retention_ns = u64::try_from(options.retention.as_nanos()).unwrap_or(u64::MAX);
         Self {
             max_entries: options.max_entries,
@@ -105,6 +105,9 @@ impl Hooked {
         if event.kind == RELEASED {
             self.close(event);
             return;
+        }
+        if event.kind == CREATED && self.netns == Namespace::OfSocket(event.cookie) {
+            self.netns = Namespace::Is(event.netns);
         }
         let process = self.process(event);
         if event.kind == HEARD {
@@ -227,7 +230,7 @@ impl Hooked {
 
     /// The addresses of a socket of this namespace, if it has any yet.
     fn key(&self, event: &OwnerEvent) -> Option<Key> {
-        let is_ours = event.netns == self.netns || event.netns == 0 || self.netns == 0;
+        let is_ours = self.netns == Namespace::Is(event.netns);
         if !is_ours || event.local_port == 0 || !matches!(event.protocol, TCP | UDP) {
             return None;
         }
@@ -328,7 +331,7 @@ fn ip(version: u8, address: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use flowmeter_common::owner::{CREATED, USED};
+    use flowmeter_common::owner::USED;
     use flowmeter_common::packet::ipv4_address;
 
     use super::*;
@@ -338,8 +341,11 @@ mod tests {
 
     fn event(kind: u8, cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
         let start_ns = u64::from(pid) * 1_000_000_000;
-        OwnerEvent { kind, cookie, time_ns, pid, start_ns, ..OwnerEvent::default() }
+        OwnerEvent { kind, cookie, time_ns, pid, start_ns, netns: OURS, ..OwnerEvent::default() }
     }
+
+    /// Our network namespace.
+    const OURS: u64 = 1;
 
     /// A process uses a socket from [`US`] to [`THEM`].
     fn used(cookie: u64, time_ns: u64, pid: u32) -> OwnerEvent {
@@ -360,7 +366,8 @@ mod tests {
     }
 
     fn hooked(max_entries: usize) -> Hooked {
-        Hooked::new(Options { max_entries, retention: Duration::from_mins(5) }, 1)
+        let options = Options { max_entries, retention: Duration::from_mins(5) };
+        Hooked::new(options, Namespace::Is(OURS))
     }
 
     const S: u64 = 1_000_000_000;
@@ -387,6 +394,21 @@ mod tests {
             "who closed it does not count"
         );
         assert_eq!(pid(&mut hooked, 0, base + 2 * S, base + 2 * S), Some(200), "by address");
+    }
+
+    #[test]
+    fn addresses_mean_nothing_until_our_namespace_is_known() {
+        let base = base();
+        let options = Options { max_entries: 10, retention: Duration::from_mins(5) };
+        let mut hooked = Hooked::new(options, Namespace::OfSocket(7));
+        hooked.event(&used(1, base + S, 100));
+        assert_eq!(pid(&mut hooked, 0, base + S, base + S), None, "it may be a container's");
+        assert_eq!(pid(&mut hooked, 1, base + S, base + S), Some(100), "by cookie it is certain");
+        hooked.event(&event(CREATED, 7, base + 2 * S, 300));
+        hooked.event(&used(2, base + 3 * S, 200));
+        let alien = OwnerEvent { netns: OURS + 1, ..used(3, base + 3 * S, 400) };
+        hooked.event(&alien);
+        assert_eq!(pid(&mut hooked, 0, base + 3 * S, base + 3 * S), Some(200));
     }
 
     #[test]

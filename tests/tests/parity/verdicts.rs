@@ -23,12 +23,17 @@ struct Parsers {
     unsplit: usize,
 }
 
+/// The program for kernels before 5.18.
+const LINEAR: &str = "flowmeter_parse_linear";
+/// Bytes that a page has room for, beside what the kernel keeps there.
+const PAGE: usize = 3_000;
+
 impl Parsers {
     fn load(decode_tunnels: bool) -> Result<Self> {
         let knobs = Knobs { decode_tunnels, ..Knobs::default() };
         let setup = Setup { knobs, ..Setup::default() };
         Ok(Self {
-            kernel: Kernel::load(&setup, &["flowmeter_parse", "flowmeter_tc_parse"])?,
+            kernel: Kernel::load(&setup, &["flowmeter_parse", LINEAR, "flowmeter_tc_parse"])?,
             host: Host::new(knobs),
             compared: 0,
             skipped: 0,
@@ -46,6 +51,7 @@ impl Parsers {
                 "XDP: kernel {found:?}, host {expected:?}, frame {frame:02x?}"
             );
             self.compared += 1;
+            self.compare_linear(frame, expected)?;
             self.compare_split(frame, expected)?;
         } else {
             self.skipped += 1;
@@ -61,6 +67,20 @@ impl Parsers {
         } else {
             self.skipped += 1;
         }
+        Ok(())
+    }
+
+    /// Compares what XDP finds as it does before Linux 5.18, of packets that fit into a page.
+    fn compare_linear(&mut self, frame: &[u8], expected: Result<Packet, Reject>) -> Result<()> {
+        if frame.len() > PAGE {
+            return Ok(());
+        }
+        let found = self.kernel.verdict(|kernel| kernel.xdp(LINEAR, frame, 1))?;
+        ensure!(
+            found == expected,
+            "linear XDP: kernel {found:?}, host {expected:?}, frame {frame:02x?}"
+        );
+        self.compared += 1;
         Ok(())
     }
 

@@ -30,14 +30,16 @@ impl fmt::Display for Hook {
     }
 }
 
-const XDP: &str = "flowmeter_xdp";
-const TC_IN: &str = "flowmeter_tc_in";
-const TC_OUT: &str = "flowmeter_tc_out";
+pub(super) const XDP: &str = "flowmeter_xdp";
+/// For kernels before 5.18.
+pub(super) const XDP_LINEAR: &str = "flowmeter_xdp_linear";
+pub(super) const TC_IN: &str = "flowmeter_tc_in";
+pub(super) const TC_OUT: &str = "flowmeter_tc_out";
 
 /// What is attached. The links also go with the programs.
 #[derive(Default)]
 pub(super) struct Attached {
-    xdp: Vec<XdpLinkId>,
+    xdp: Vec<(&'static str, XdpLinkId)>,
     tc: Vec<(&'static str, SchedClassifierLinkId)>,
     /// By interface.
     pub(super) hooks: Vec<Vec<Hook>>,
@@ -46,8 +48,8 @@ pub(super) struct Attached {
 impl Attached {
     /// Takes everything off. What fails is gone with the process.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
-        for link in self.xdp.drain(..) {
-            if let Ok(program) = xdp(ebpf, XDP) {
+        for (name, link) in self.xdp.drain(..) {
+            if let Ok(program) = xdp(ebpf, name) {
                 let _ = program.detach(link);
             }
         }
@@ -93,11 +95,14 @@ fn ingress(
 ) -> Result<Hook, Error> {
     // At a bond XDP sees packets as its members', which are not metered.
     let is_for_tc = wanted == Ingress::Auto && (interface.loopback || interface.is_bond());
-    if wanted != Ingress::Tcx && !is_for_tc {
-        let program: &mut Xdp = xdp(ebpf, XDP)?;
+    if wanted != Ingress::Tcx
+        && !is_for_tc
+        && let Some(name) = wanted_xdp(ebpf, interface, wanted)?
+    {
+        let program: &mut Xdp = xdp(ebpf, name)?;
         match program.attach_to_if_index(interface.index, XdpMode::Driver) {
             Ok(link) => {
-                attached.xdp.push(link);
+                attached.xdp.push((name, link));
                 return Ok(Hook::Xdp);
             }
             // Not generic XDP in its place: that sees merged packets without their number.
@@ -108,6 +113,42 @@ fn ingress(
     let link = tc(ebpf, TC_IN, interface, TcAttachType::Ingress, Hook::TcIngress)?;
     attached.tc.push((TC_IN, link));
     Ok(Hook::TcIngress)
+}
+
+/// The XDP program, loaded; none if the kernel refuses it and tc will do.
+fn wanted_xdp(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    wanted: Ingress,
+) -> Result<Option<&'static str>, Error> {
+    match xdp_program(ebpf) {
+        Err(Error::Program { source, .. }) if wanted == Ingress::Auto => {
+            eprintln!(
+                "flowmeter: warning: `{}` is metered at tc ingress, as the kernel refuses the XDP \
+                 program: {source}",
+                interface.name
+            );
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
+/// Loads the XDP program that this kernel takes.
+pub(super) fn xdp_program(ebpf: &mut Ebpf) -> Result<&'static str, Error> {
+    let refused = match xdp(ebpf, XDP) {
+        Ok(_) => return Ok(XDP),
+        Err(refused @ Error::Program { .. }) => refused,
+        Err(e) => return Err(e),
+    };
+    match xdp(ebpf, XDP_LINEAR) {
+        Ok(_) => Ok(XDP_LINEAR),
+        // A kernel that does not know what the first one needs says nothing of it.
+        Err(e) if !matches!(&refused, Error::Program { source, .. } if source.has_words()) => {
+            Err(e)
+        }
+        Err(_) => Err(refused),
+    }
 }
 
 /// Attaches a tc program: by tcx, or by clsact where the kernel has no tcx (before 6.6).

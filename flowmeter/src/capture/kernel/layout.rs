@@ -9,17 +9,19 @@ use std::fs;
 pub(super) type Offsets = Vec<(&'static str, u32)>;
 
 /// Global, struct, and the way to the field.
-const FIELDS: [(&str, &str, &[&str]); 20] = [
+const FIELDS: [(&str, &str, &[&str]); 22] = [
     ("TASK_LEADER", "task_struct", &["group_leader"]),
     ("TASK_PARENT", "task_struct", &["real_parent"]),
     ("TASK_TGID", "task_struct", &["tgid"]),
     ("TASK_START", "task_struct", &["start_boottime"]),
     ("TASK_COMM", "task_struct", &["comm"]),
     ("TASK_MM", "task_struct", &["mm"]),
+    ("TASK_FLAGS", "task_struct", &["flags"]),
     ("MM_ARG_START", "mm_struct", &["arg_start"]),
     ("MM_ARG_END", "mm_struct", &["arg_end"]),
     ("BPRM_INTERP", "linux_binprm", &["interp"]),
     ("NET_COOKIE", "net", &["net_cookie"]),
+    ("SOCKET_SOCK", "socket", &["sk"]),
     ("SOCK_FAMILY", "sock", &["__sk_common", "skc_family"]),
     ("SOCK_PORT", "sock", &["__sk_common", "skc_num"]),
     ("SOCK_PEER_PORT", "sock", &["__sk_common", "skc_dport"]),

@@ -11,6 +11,7 @@ mod log;
 mod maps;
 mod owners;
 pub mod probe;
+mod refusal;
 mod settled;
 mod sys;
 
@@ -29,6 +30,7 @@ pub use counters::{Balance, Tally};
 pub use interface::{Interface, Traffic};
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, Slice, SpltMap};
 pub use owners::{OwnerRing, SocketHook};
+pub use refusal::Refusal;
 pub use settled::SettledFlows;
 
 /// Where received packets are seen.
@@ -114,12 +116,14 @@ pub enum Error {
     #[error("failed to load the kernel programs; `flowmeter doctor` says what this kernel lacks")]
     Load(#[source] Box<EbpfError>),
     /// A program was refused.
-    #[error("the kernel refused program `{name}`; `flowmeter doctor` says what it lacks")]
+    #[error("the kernel refused program `{name}`{advice}")]
     Program {
         /// The program.
         name: &'static str,
+        /// What to do.
+        advice: &'static str,
         /// Why.
-        source: Box<ProgramError>,
+        source: Refusal,
     },
     /// A program could not be attached.
     #[error("failed to attach {hook} to `{interface}`{advice}")]
@@ -249,10 +253,23 @@ impl Kernel {
     }
 }
 
-/// The network namespace of the calling thread, as the programs tell of it; 0 if the kernel does not
-/// say, before Linux 5.14.
-pub fn network_namespace() -> u64 {
-    sys::netns_cookie().unwrap_or(0)
+/// A network namespace, as the programs tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// It has this number.
+    Is(u64),
+    /// The one that the socket with this cookie is told to be made in.
+    OfSocket(u64),
+}
+
+/// The network namespace of the calling thread. Where the kernel does not say, before Linux 5.14, a
+/// socket is made for the programs to tell of, if they are attached.
+pub fn network_namespace() -> Namespace {
+    match sys::netns_cookie() {
+        Ok(number) => Namespace::Is(number),
+        // No socket has cookie 0: then it is never known.
+        Err(_) => Namespace::OfSocket(sys::new_socket_cookie().unwrap_or(0)),
+    }
 }
 
 /// The wall clock; ns since the epoch.
@@ -304,11 +321,10 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
 
 /// Loads an XDP program.
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
-    let refused = |source| Error::Program { name, source: Box::new(source) };
     let program = ebpf.program_mut(name).ok_or(Error::Absent { what: "program", name })?;
-    let program: &mut Xdp = program.try_into().map_err(refused)?;
+    let program: &mut Xdp = program.try_into().map_err(|e| refused(name, e))?;
     if program.fd().is_err() {
-        program.load().map_err(|e| not_permitted(e, refused))?;
+        program.load().map_err(|e| refused(name, e))?;
     }
     Ok(program)
 }
@@ -318,19 +334,24 @@ fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, Error> {
-    let refused = |source| Error::Program { name, source: Box::new(source) };
     let program = ebpf.program_mut(name).ok_or(Error::Absent { what: "program", name })?;
-    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|e| refused(name, e))?;
     if program.fd().is_err() {
-        program.load().map_err(|e| not_permitted(e, refused))?;
+        program.load().map_err(|e| refused(name, e))?;
     }
     Ok(program)
 }
 
-fn not_permitted(error: ProgramError, refused: impl Fn(ProgramError) -> Error) -> Error {
-    match sys::os_error(&error) {
-        // With an empty log it is the process that may not; else the verifier has said why.
-        Some(libc::EPERM) => Error::NotPermitted,
-        _ => refused(error),
+fn refused(name: &'static str, error: ProgramError) -> Error {
+    let source = Refusal::from(&error);
+    // With an empty log it is the process that may not; else the verifier has said why.
+    if sys::os_error(&error) == Some(libc::EPERM) && !source.has_words() {
+        return Error::NotPermitted;
     }
+    let advice = match name {
+        attach::XDP | attach::XDP_LINEAR => "; use `--ingress auto`",
+        attach::TC_OUT => "; `--direction ingress` does without",
+        _ => "",
+    };
+    Error::Program { name, advice, source }
 }

@@ -3,15 +3,16 @@
 //! By programs at the sockets of all processes: in the root cgroup and at tracepoints. They are
 //! gone with the process.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use aya::{Btf, Ebpf};
+use aya::{Btf, BtfError, Ebpf};
 use flowmeter_common::owner::{ExecEvent, OwnerCounters, OwnerEvent};
 use zerocopy::FromBytes;
 
-use super::{Error, Kernel, maps, sys};
+use super::{Error, Kernel, Refusal, maps, sys};
 
 /// A hook at which sockets are seen, and why if it could not be used.
 #[derive(Clone, Debug)]
@@ -22,62 +23,171 @@ pub struct SocketHook {
     pub failed: Option<String>,
 }
 
-/// Programs, the hooks' names, and the tracepoints of those that are at one.
-const PROGRAMS: [(&str, &str, Option<&str>); 9] = [
-    ("flowmeter_socket", "cgroup/sock_create", None),
-    ("flowmeter_bind4", "cgroup/post_bind4", None),
-    ("flowmeter_bind6", "cgroup/post_bind6", None),
-    ("flowmeter_release", "cgroup/sock_release", None),
-    ("flowmeter_heard4", "cgroup/recvmsg4", None),
-    ("flowmeter_heard6", "cgroup/recvmsg6", None),
-    ("flowmeter_send", "tp_btf/sock_send_length", Some("sock_send_length")),
-    ("flowmeter_receive", "tp_btf/sock_recv_length", Some("sock_recv_length")),
-    ("flowmeter_exec", "tp_btf/sched_process_exec", Some("sched_process_exec")),
+impl SocketHook {
+    /// Whether it could be used.
+    pub fn works(&self) -> bool {
+        self.failed.is_none()
+    }
+}
+
+/// A program and where it belongs.
+struct Place {
+    program: &'static str,
+    hook: At,
+    name: &'static str,
+    /// What tells the same where this cannot be had.
+    instead: &'static [Self],
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy)]
+enum At {
+    /// At the sockets of the root cgroup's processes.
+    Cgroup,
+    /// At a tracepoint.
+    Tracepoint(&'static str),
+    /// Where a function of the kernel's begins.
+    Function(&'static str),
+}
+
+impl Place {
+    const fn cgroup(program: &'static str, name: &'static str, instead: &'static [Self]) -> Self {
+        Self { program, hook: At::Cgroup, name, instead }
+    }
+
+    const fn function(program: &'static str, function: &'static str, name: &'static str) -> Self {
+        Self { program, hook: At::Function(function), name, instead: &[] }
+    }
+
+    const fn tracepoint(
+        program: &'static str,
+        tracepoint: &'static str,
+        name: &'static str,
+        instead: &'static [Self],
+    ) -> Self {
+        Self { program, hook: At::Tracepoint(tracepoint), name, instead }
+    }
+}
+
+const PLACES: [Place; 9] = [
+    Place::cgroup("flowmeter_socket", "cgroup/sock_create", &[]),
+    Place::cgroup("flowmeter_bind4", "cgroup/post_bind4", &[]),
+    Place::cgroup("flowmeter_bind6", "cgroup/post_bind6", &[]),
+    Place::cgroup("flowmeter_release", "cgroup/sock_release", &[]),
+    // Before Linux 5.13 no socket's options can be asked for there.
+    Place::cgroup(
+        "flowmeter_heard4",
+        "cgroup/recvmsg4",
+        &[Place::cgroup("flowmeter_heard4_any", "cgroup/recvmsg4", &[])],
+    ),
+    Place::cgroup(
+        "flowmeter_heard6",
+        "cgroup/recvmsg6",
+        &[Place::cgroup("flowmeter_heard6_any", "cgroup/recvmsg6", &[])],
+    ),
+    // These two tracepoints came with Linux 6.3.
+    Place::tracepoint(
+        "flowmeter_send",
+        "sock_send_length",
+        "tp_btf/sock_send_length",
+        &[
+            Place::function("flowmeter_send4", "inet_sendmsg", "fentry/inet_sendmsg"),
+            Place::function("flowmeter_send6", "inet6_sendmsg", "fentry/inet6_sendmsg"),
+            Place::cgroup("flowmeter_connection", "cgroup/sock_ops", &[]),
+        ],
+    ),
+    Place::tracepoint(
+        "flowmeter_receive",
+        "sock_recv_length",
+        "tp_btf/sock_recv_length",
+        &[
+            Place::function("flowmeter_receive4", "inet_recvmsg", "fentry/inet_recvmsg"),
+            Place::function("flowmeter_receive6", "inet6_recvmsg", "fentry/inet6_recvmsg"),
+        ],
+    ),
+    Place::tracepoint("flowmeter_exec", "sched_process_exec", "tp_btf/sched_process_exec", &[]),
 ];
 
 /// Attaches the programs, as many as can be.
 pub(super) fn attach(ebpf: &mut Ebpf) -> Vec<SocketHook> {
-    let cgroup = sys::root_cgroup();
-    let btf = Btf::from_sys_fs();
+    let targets = Targets { cgroup: sys::root_cgroup(), btf: Btf::from_sys_fs() };
     let mut hooks = Vec::new();
-    for (program, name, tracepoint) in PROGRAMS {
-        let result = match ebpf.program_mut(program) {
-            None => Err("not in the object".to_owned()),
-            Some(program) => match (&cgroup, &btf) {
-                (Err(e), _) if tracepoint.is_none() => Err(format!("no cgroup2: {e}")),
-                (_, Err(e)) if tracepoint.is_some() => Err(e.to_string()),
-                (cgroup, btf) => {
-                    let to = (cgroup.as_ref().ok(), btf.as_ref().ok());
-                    attach_one(program, to, tracepoint).map_err(|e| sys::message(&e))
-                }
-            },
-        };
-        hooks.push(SocketHook { name, failed: result.err() });
+    for place in &PLACES {
+        let hook = targets.attach(ebpf, place);
+        let mut instead = Vec::new();
+        if hook.failed.is_some() {
+            instead.extend(place.instead.iter().map(|place| targets.attach(ebpf, place)));
+        }
+        // A hook that is made up for is not missed.
+        let is_made_up_for = !instead.is_empty() && instead.iter().all(SocketHook::works);
+        if !is_made_up_for {
+            hooks.push(hook);
+        }
+        hooks.append(&mut instead);
     }
     hooks
 }
 
-fn attach_one(
-    program: &mut Program,
-    (cgroup, btf): (Option<&OwnedFd>, Option<&Btf>),
-    tracepoint: Option<&str>,
-) -> Result<(), ProgramError> {
-    match (program, cgroup, btf, tracepoint) {
-        (Program::CgroupSock(program), Some(cgroup), ..) => {
-            program.load()?;
-            // As a link, which others may have beside it; its flags must be none.
-            program.attach(cgroup, CgroupAttachMode::Single)?;
-            Ok(())
+/// What programs are attached to.
+struct Targets {
+    cgroup: io::Result<OwnedFd>,
+    btf: Result<Btf, BtfError>,
+}
+
+impl Targets {
+    fn attach(&self, ebpf: &mut Ebpf, place: &Place) -> SocketHook {
+        let result = match ebpf.program_mut(place.program) {
+            None => Err("not in the object".to_owned()),
+            Some(program) => self.attach_program(program, place.hook),
+        };
+        SocketHook { name: place.name, failed: result.err() }
+    }
+
+    fn attach_program(&self, program: &mut Program, hook: At) -> Result<(), String> {
+        let refused = |e: ProgramError| Refusal::from(&e).to_string();
+        match hook {
+            At::Cgroup => {
+                let cgroup = self.cgroup.as_ref().map_err(|e| format!("no cgroup2: {e}"))?;
+                at_cgroup(program, cgroup).map_err(refused)
+            }
+            At::Tracepoint(name) | At::Function(name) => {
+                let btf = self.btf.as_ref().map_err(ToString::to_string)?;
+                at_kernel(program, name, btf).map_err(refused)
+            }
         }
-        (Program::CgroupSockAddr(program), Some(cgroup), ..) => {
+    }
+}
+
+/// As a link, which others may have beside it; its flags must be none.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn at_cgroup(program: &mut Program, cgroup: &OwnedFd) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSock(program) => {
             program.load()?;
-            program.attach(cgroup, CgroupAttachMode::Single)?;
-            Ok(())
+            program.attach(cgroup, MODE).map(drop)
         }
-        (Program::BtfTracePoint(program), _, Some(btf), Some(tracepoint)) => {
-            program.load(tracepoint, btf)?;
-            program.attach()?;
-            Ok(())
+        Program::CgroupSockAddr(program) => {
+            program.load()?;
+            program.attach(cgroup, MODE).map(drop)
+        }
+        Program::SockOps(program) => {
+            program.load()?;
+            program.attach(cgroup, MODE).map(drop)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn at_kernel(program: &mut Program, name: &str, btf: &Btf) -> Result<(), ProgramError> {
+    match program {
+        Program::BtfTracePoint(program) => {
+            program.load(name, btf)?;
+            program.attach().map(drop)
+        }
+        Program::FEntry(program) => {
+            program.load(name, btf)?;
+            program.attach().map(drop)
         }
         _ => Err(ProgramError::UnexpectedProgramType),
     }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use aya::EbpfLoader;
-use aya::programs::Program;
+use aya::programs::{ProgramError, ProgramInfo};
 
-use super::{OBJECT, owners, sys};
+use super::{Error, OBJECT, attach, classifier, layout, owners, sys};
 
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,12 @@ fn kernel() -> Finding {
         (5, 18..) | (6, _) => {
             (State::Limited, "before 6.6 there is no tcx: clsact is used, and its qdisc stays")
         }
-        _ => (State::Missing, "kernel 5.18 or later is needed: XDP with several buffers, BTF"),
+        (5, 10..) => (
+            State::Limited,
+            "before 6.6 there is no tcx: clsact is used, and its qdisc stays; before 5.18 XDP \
+             takes no frames larger than a page: interfaces with such an MTU are metered at tc",
+        ),
+        _ => (State::Limited, "flowmeter is tested on 5.10 and later; what loads is said below"),
     };
     Finding::new("kernel", state, release, advice)
 }
@@ -99,53 +104,70 @@ fn btf() -> Finding {
 
 /// Loads each program and lets go of it.
 fn programs() -> Vec<Finding> {
-    let advice = "the kernel's message says why; without it `flowmeter live` does not work";
     if OBJECT.is_empty() {
-        let found = "not built in";
-        return vec![Finding::new(
-            "kernel programs",
-            State::Missing,
-            found,
-            "build with `cargo xtask run`",
-        )];
+        let (found, advice) = ("not built in", "build with `cargo xtask run`");
+        return vec![Finding::new("kernel programs", State::Missing, found, advice)];
     }
-    let mut ebpf = match EbpfLoader::new().map_max_entries("FLOWS", 64).load(OBJECT) {
+    let mut loader = EbpfLoader::new();
+    // As `live` sets them, or else the programs are not the same to the verifier.
+    let offsets = layout::offsets().unwrap_or_default();
+    for (global, offset) in &offsets {
+        loader.override_global(global, offset, true);
+    }
+    let attribute = 1_u32;
+    loader.override_global("ATTRIBUTE", &attribute, true).map_max_entries("FLOWS", 64);
+    let mut ebpf = match loader.load(OBJECT) {
         Ok(ebpf) => ebpf,
         Err(e) => {
-            let found = sys::message(&e);
+            let (found, advice) = (sys::message(&e), "without them `flowmeter live` does not work");
             return vec![Finding::new("kernel programs", State::Missing, found, advice)];
         }
     };
-    let hooks = [
-        ("XDP", "flowmeter_xdp"),
-        ("tc ingress", "flowmeter_tc_in"),
-        ("tc egress", "flowmeter_tc_out"),
-        ("reaper", "flowmeter_reap"),
+    let xdp = attach::xdp_program(&mut ebpf)
+        .and_then(|name| super::xdp(&mut ebpf, name))
+        .map(|program| text(program.info()));
+    let mut tc = |name| classifier(&mut ebpf, name).map(|program| text(program.info()));
+    let (tc_in, tc_out) = (tc(attach::TC_IN), tc(attach::TC_OUT));
+    let reaper = super::xdp(&mut ebpf, "flowmeter_reap").map(|program| text(program.info()));
+    // One of the two is enough for what arrives.
+    let ingress = if xdp.is_ok() || tc_in.is_ok() { State::Limited } else { State::Missing };
+    let mut findings = vec![
+        loaded("XDP", xdp, ingress, "what arrives is metered at tc ingress"),
+        loaded("tc ingress", tc_in, ingress, "what arrives is metered where a driver has XDP only"),
+        loaded("tc egress", tc_out, State::Missing, "`--direction ingress` does without"),
+        loaded("reaper", reaper, State::Missing, "without it `flowmeter live` does not work"),
     ];
-    let mut findings: Vec<Finding> = hooks
-        .into_iter()
-        .map(|(what, name)| {
-            let loaded = match ebpf.program_mut(name) {
-                Some(Program::Xdp(p)) => p.load().and_then(|()| p.info()),
-                Some(Program::SchedClassifier(p)) => p.load().and_then(|()| p.info()),
-                _ => return Finding::new(what, State::Missing, "not in the object", advice),
-            };
-            match loaded {
-                Ok(info) => {
-                    let verified = info.verified_instruction_count().unwrap_or(0);
-                    let found = format!("loads, {verified} instructions verified");
-                    Finding::new(what, State::Works, found, "")
-                }
-                Err(e) => Finding::new(what, State::Missing, sys::message(&e), advice),
-            }
-        })
-        .collect();
     let advice = "short connections may have no process";
     findings.extend(owners::attach(&mut ebpf).into_iter().map(|hook| match hook.failed {
         None => Finding::new(hook.name, State::Works, "attaches", ""),
         Some(why) => Finding::new(hook.name, State::Limited, why, advice),
     }));
     findings
+}
+
+/// How a program is that was to be loaded, and how it stands if it was not.
+fn loaded(
+    what: &'static str,
+    result: Result<String, Error>,
+    otherwise: State,
+    advice: &'static str,
+) -> Finding {
+    match result {
+        Ok(found) => Finding::new(what, State::Works, found, ""),
+        Err(Error::Program { source, .. }) => {
+            Finding::new(what, otherwise, source.to_string(), advice)
+        }
+        Err(e) => Finding::new(what, State::Missing, e.to_string(), ""),
+    }
+}
+
+/// What is known of a program that is loaded.
+fn text(info: Result<ProgramInfo, ProgramError>) -> String {
+    // Before Linux 5.16 it is not said.
+    match info.ok().and_then(|info| info.verified_instruction_count()) {
+        Some(verified) => format!("loads, {verified} instructions verified"),
+        None => "loads".to_owned(),
+    }
 }
 
 /// VLAN tags that the NIC takes off before XDP are lost to it.

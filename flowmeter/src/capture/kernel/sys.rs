@@ -37,8 +37,12 @@ struct ElementAttr {
     flags: u64,
 }
 
+const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+const BPF_MAP_DELETE_ELEM: u32 = 3;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: u32 = 21;
 const BPF_MAP_LOOKUP_BATCH: u32 = 24;
+/// The kernel's own error number for a command that a map's type does not have.
+const ENOTSUPP: i32 = 524;
 /// Reads the value under its spin lock.
 const BPF_F_LOCK: u64 = 4;
 
@@ -47,8 +51,7 @@ const BPF_F_LOCK: u64 = 4;
 pub fn root_cgroup() -> io::Result<OwnedFd> {
     own_cgroup_mount().or_else(|e| {
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-        // Device, folder, type (fstab(5)); spaces in the folder are written as `\040`, and the crate
-        // procfs leaves them so.
+        // Device, folder, type (fstab(5)); spaces in the folder are written as `\040`.
         let mut fields = mounts.lines().map(|line| line.split(' '));
         let folder = fields.find_map(|mut fields| {
             let folder = fields.nth(1)?;
@@ -129,18 +132,33 @@ pub fn lookup_batch<K: FromBytes, V: FromBytes>(
     }
 }
 
-/// Takes an element out of a hash map; `None` if it has none with this key.
+/// Takes an element out of a hash map; `None` if it has none with this key. Nobody may write to the
+/// element meanwhile: before Linux 5.14 this takes two calls.
 pub fn take_element<K, V: FromBytes>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    match element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key) {
+        Err(e) if e.raw_os_error() == Some(ENOTSUPP) => {}
+        taken => return taken,
+    }
+    let found = element(BPF_MAP_LOOKUP_ELEM, map, key)?;
+    if found.is_some() {
+        element::<K, V>(BPF_MAP_DELETE_ELEM, map, key)?;
+    }
+    Ok(found)
+}
+
+/// What commands on an element leave of it in the value: `None` if there is none with this key.
+fn element<K, V: FromBytes>(command: u32, map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = V::new_zeroed();
+    let has_value = command != BPF_MAP_DELETE_ELEM;
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd().cast_unsigned(),
         reserved: 0,
         key: &raw const *key as u64,
-        value: &raw mut value as u64,
+        value: if has_value { &raw mut value as u64 } else { 0 },
         flags: 0,
     };
     // SAFETY: `attr` is laid out as the command wants it; key and value are of the map's types.
-    match unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) } {
+    match unsafe { bpf(command, &mut attr) } {
         Ok(()) => Ok(Some(value)),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e),
@@ -201,15 +219,25 @@ pub fn netns_cookie() -> io::Result<u64> {
     /// Linux, `include/uapi/asm-generic/socket.h`; libc has it for some platforms only.
     const SO_NETNS_COOKIE: libc::c_int = 71;
     // Any socket will do; one of these every sandbox lets be made.
-    let socket = UnixDatagram::unbound()?;
-    let mut cookie = 0_u64;
+    socket_number(&UnixDatagram::unbound()?, SO_NETNS_COOKIE)
+}
+
+/// The cookie of a socket of IPv4 that is made and let go of.
+pub fn new_socket_cookie() -> io::Result<u64> {
+    // Bound to a port of the kernel's choice, on the loopback.
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    socket_number(&socket, libc::SO_COOKIE)
+}
+
+/// An option of a socket that is a number of 64 bits.
+fn socket_number(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<u64> {
+    let mut number = 0_u64;
     let mut length = size_of::<u64>() as u32;
-    let to = (&raw mut cookie).cast();
+    let to = (&raw mut number).cast();
     let fd = socket.as_raw_fd();
-    // SAFETY: the option is written to `cookie`, whose size is said.
-    let failed =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, to, &raw mut length) };
-    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+    // SAFETY: the option is written to `number`, whose size is said.
+    let failed = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, to, &raw mut length) };
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
 }
 
 /// A socket that receives nothing and holds the interface in promiscuous mode while it is open.
