@@ -46,8 +46,8 @@ pub enum Counter {
     SpltLost = 16,
     /// Packets sent to the dissector.
     Forwarded = 17,
-    /// Packets among the first of their flows that the dissector does not get: it has no use for
-    /// them, or they begin beyond [`MAX_SNAPSHOT`](crate::event::MAX_SNAPSHOT) of a super-packet.
+    /// Packets among the first of their flows that the dissector does not get: it is done with the
+    /// flow, or they begin beyond [`MAX_SNAPSHOT`](crate::event::MAX_SNAPSHOT) of a super-packet.
     Withheld = 18,
 }
 

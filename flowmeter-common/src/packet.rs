@@ -2,8 +2,6 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::tcp;
-
 /// An address as it stands in the packet: network byte order, loaded as native words. An IPv4
 /// address fills the first four bytes in memory and leaves the rest zero.
 ///
@@ -80,17 +78,6 @@ impl Packet {
     pub fn link_bytes(&self) -> u64 {
         let ([last, ..], [full, ..]) = (self.sizes, self.segment_sizes);
         u64::from(full) * u64::from(self.segments.saturating_sub(1)) + u64::from(last)
-    }
-
-    /// Whether a dissector may learn from the packet, the `number`-th of its flow (from 1). Of
-    /// TCP's it does from the first, from those that open the connection and from payload.
-    #[inline(always)]
-    pub fn is_telling(&self, number: u64) -> bool {
-        let [.., payload] = self.sizes;
-        self.protocol != protocol::TCP
-            || number == 1
-            || self.tcp_flags & tcp::SYN != 0
-            || payload != 0
     }
 }
 

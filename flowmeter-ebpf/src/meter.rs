@@ -155,7 +155,7 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
     if wanted == 0 {
         return Some(to_do);
     }
-    if !scratch.walk.packet.is_telling(number) || is_settled(scratch.uid) {
+    if is_settled(scratch.uid) {
         counters.add(Counter::Withheld, wanted.into());
         return Some(to_do);
     }

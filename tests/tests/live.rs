@@ -399,8 +399,8 @@ for i in range(20):
 ";
 
 #[test]
-fn what_tells_the_dissector_nothing_stays_in_the_kernel() -> Result<()> {
-    if !root::available("what_tells_the_dissector_nothing_stays_in_the_kernel")? {
+fn what_the_dissector_is_done_with_stays_in_the_kernel() -> Result<()> {
+    if !root::available("what_the_dissector_is_done_with_stays_in_the_kernel")? {
         return Ok(());
     }
     let link = Link::new()?;
@@ -414,13 +414,38 @@ fn what_tells_the_dissector_nothing_stays_in_the_kernel() -> Result<()> {
     let [forwarded, withheld] =
         ["dissection_forwarded", "dissection_withheld"].map(|name| number(&log.report, name));
     ensure!(forwarded >= 1 && withheld >= 1, "{:#}", log.report);
+    Ok(())
+}
 
-    let meter = Meter::start(&link.near, &["--n-dissections=20", WIRE])?;
-    transfer(&link, "10.9.0.2", "2000000")?;
+/// Connections to ports where nobody listens.
+const KNOCK: &str = "
+import socket
+for port in range(1000, 1040):
+    with socket.socket() as s:
+        assert s.connect_ex(('10.9.0.2', port)) != 0
+";
+
+/// nDPI's risks are about them: who answered, and whether that was a refusal.
+#[test]
+fn packets_without_payload_reach_the_dissector() -> Result<()> {
+    if !root::available("packets_without_payload_reach_the_dissector")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let options = ["--n-dissections=20", "--group=l7-extended", WIRE];
+    let meter = Meter::start(&link.near, &options)?;
+    link.near.python(KNOCK, &[])?;
     let log = meter.stop()?;
     log.check_balance()?;
-    // The acknowledgement that ends the handshake, if no other.
-    ensure!(number(&log.report, "dissection_withheld") >= 1, "{:#}", log.report);
+    let refused = log.flows.iter().filter(|flow| flow["protocol"] == 6).collect::<Vec<_>>();
+    ensure!(refused.len() == 40, "{} flows", refused.len());
+    for flow in refused {
+        ensure!(flow["bidirectional_packets"] == 2, "a SYN and its RST: {flow:#}");
+        // nDPI has this risk from 4.4 on.
+        let risks = flow["flow_risk"].to_string();
+        ensure!(!risks.contains("Unidirectional"), "there was an answer: {flow:#}");
+    }
+    ensure!(number(&log.report, "dissection_forwarded") >= 80, "{:#}", log.report);
     Ok(())
 }
 

@@ -166,8 +166,8 @@ impl Tally {
 
 /// Sees what comes out of a capture.
 pub trait Observer<T> {
-    /// A packet of a flow that tells a dissector something. `ip` has it from its IP header on, as
-    /// far as it was captured; `number` is its ordinal in the flow, from 1.
+    /// A packet for a dissector. `ip` has it from its IP header on, as far as it was captured;
+    /// `number` is its ordinal in the flow, from 1.
     fn packet(&mut self, found: &Found, kept: &mut T, number: u64, ip: &[u8]);
     /// A flow has ended.
     fn ended(&mut self, rank: Rank, ended: Ended<T>);
@@ -289,7 +289,7 @@ impl<T: Default> Collector<T> {
             let (effect, kept) = self.table.observe(packet, identity, now_ns, frame, |flow| {
                 see.ended(rank(1, flow.last), flow);
             });
-            if effect.number <= self.n_dissections && packet.is_telling(effect.number) {
+            if effect.number <= self.n_dissections {
                 see.packet(found, kept, effect.number, ip);
             }
         }

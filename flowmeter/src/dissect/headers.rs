@@ -45,16 +45,6 @@ pub(super) enum Transport<'p> {
     },
 }
 
-#[cfg(feature = "ndpi")]
-impl Transport<'_> {
-    /// The sender's port.
-    pub fn port(&self) -> u16 {
-        match *self {
-            Self::Tcp { port, .. } | Self::Udp { port, .. } => port,
-        }
-    }
-}
-
 impl<'p> Sound<'p> {
     /// The sender's address; IPv4's is followed by zeros.
     pub fn source(&self) -> [u8; 16] {
@@ -64,31 +54,6 @@ impl<'p> Sound<'p> {
             address[..bytes.len()].copy_from_slice(bytes);
         }
         address
-    }
-
-    /// A TCP packet as it would be without its payload, and from its receiver if `is_turned`; none
-    /// if it has none.
-    #[cfg(feature = "ndpi")]
-    pub fn without_payload(&self, is_turned: bool) -> Option<Vec<u8>> {
-        let Transport::Tcp { payload, .. } = self.transport()? else { return None };
-        if payload.is_empty() {
-            return None;
-        }
-        let mut bytes = self.bytes.get(..self.bytes.len() - payload.len())?.to_vec();
-        let (at, length) = match self.layers.ip_version {
-            4 => (2, bytes.len()),
-            _ => (4, bytes.len() - 40),
-        };
-        bytes.get_mut(at..at + 2)?.copy_from_slice(&(length as u16).to_be_bytes());
-        if is_turned {
-            let transport = self.bytes.len() - self.segment.len();
-            let (addresses, length) = if self.layers.ip_version == 4 { (12, 4) } else { (8, 16) };
-            // Addresses, ports, sequence and acknowledgement numbers.
-            for (first, length) in [(addresses, length), (transport, 2), (transport + 4, 4)] {
-                bytes.get_mut(first..first + 2 * length)?.rotate_left(length);
-            }
-        }
-        Some(bytes)
     }
 
     /// The sender's port and the receiver's, if it is TCP or UDP.

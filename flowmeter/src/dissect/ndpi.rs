@@ -23,9 +23,6 @@ use super::{Details, Error, Fingerprints, Layer7};
 pub struct Module {
     handle: NonNull<sys::Module>,
     n_dissections: u32,
-    /// Before 4.8 HTTP's dissector needs the acknowledgement of a request, which may have been
-    /// withheld, to see the answer for what it is.
-    needs_acks: bool,
 }
 
 /// What nDPI knows of one flow so far.
@@ -35,13 +32,8 @@ pub struct FlowState {
     /// Of the first packet nDPI saw. It keeps TCP's and UDP's state in one union, so that a flow
     /// must not change over: 4.2 crashes.
     layers: Option<Layers>,
-    /// The last packet's number and sender.
-    last: (u32, Source),
     completed: bool,
 }
-
-/// Address and port.
-type Source = ([u8; 16], u16);
 
 impl Module {
     /// A module that gives up on a flow at its packet number `n_dissections`.
@@ -62,7 +54,7 @@ impl Module {
         let handle = unsafe { sys::fm_module_new(licence) };
         drop(turn);
         let handle = NonNull::new(handle).ok_or_else(|| Error::Initialise(version()))?;
-        Ok(Self { handle, n_dissections, needs_acks: release(&version()) < (4, 8) })
+        Ok(Self { handle, n_dissections })
     }
 
     /// The packet of a flow at which it gives up.
@@ -77,7 +69,6 @@ impl Module {
         NonNull::new(sys::fm_flow_new()).map(|handle| FlowState {
             handle,
             layers: None,
-            last: Default::default(),
             completed: false,
         })
     }
@@ -103,18 +94,7 @@ impl Module {
             .filter(|sound| flow.layers.is_none_or(|layers| layers == sound.layers));
         if let Some(sound) = &sound {
             flow.layers = Some(sound.layers);
-            let source = (sound.source(), sound.transport().map_or(0, |t| t.port()));
-            let (before, sender) = std::mem::replace(&mut flow.last, (number, source));
-            if self.needs_acks && before > 0 && number.saturating_sub(before) > 1 {
-                // The one to be acknowledged is the last that was seen.
-                let ack = sound.without_payload(sender == source);
-                if let Some(ack) = ack.as_deref().and_then(headers::sound) {
-                    self.show(flow, &ack, time_ms);
-                }
-            }
-            if !flow.completed {
-                self.show(flow, sound, time_ms);
-            }
+            self.show(flow, sound, time_ms);
         }
         if number >= self.n_dissections && !flow.completed {
             self.complete(flow);
@@ -280,12 +260,6 @@ pub fn version() -> String {
     version.to_string_lossy().into_owned()
 }
 
-/// Major and minor number of a version like `4.2.0`; zeros if it has none.
-fn release(version: &str) -> (u32, u32) {
-    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
 /// Is the library the one we were compiled for? Versions with different layouts share a soname,
 /// and so the loader does not tell.
 pub fn check() -> Result<(), Error> {
@@ -390,16 +364,6 @@ mod tests {
         assert_eq!(got.content_type, "text/html");
     }
 
-    /// nDPI 4.2 took the answer for something else without the acknowledgement of the request.
-    #[test]
-    fn an_answer_is_known_though_acknowledgements_are_withheld() {
-        let mut module = module(20);
-        let mut flow = flow(&module);
-        module.inspect(&mut flow, &http_get(), 1, 4);
-        module.inspect(&mut flow, &http_response(), 2, 6);
-        assert_eq!(module.finish(flow, None, None).content_type, "text/html");
-    }
-
     #[test]
     fn a_handshake_is_ssh_with_both_fingerprints() {
         let got = verdict(&ssh_handshake());
@@ -440,12 +404,6 @@ mod tests {
         assert_eq!(super::common_name("O=Example"), "");
         let versions = [0x0303, 0x0304, 0xfefd, 0x7f1c].map(super::tls_version);
         assert_eq!(versions, ["TLSv1.2", "TLSv1.3", "DTLSv1.2", "0x7f1c"]);
-    }
-
-    #[test]
-    fn versions_are_ordered() {
-        assert!(super::release("4.2.0-2") < (4, 8) && super::release("4.10.1") > (4, 8));
-        assert_eq!(super::release("unheard-of"), (0, 0));
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::cell::Cell;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use flowmeter_common::key::FlowKey;
+use anyhow::{Result, bail, ensure};
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Kernel, Setup};
@@ -123,19 +122,12 @@ fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
             ensure!(forwarded.is_empty(), "an ignored packet was forwarded");
             continue;
         };
-        let Some((event, bytes)) = forwarded.first() else {
-            // It tells the dissector nothing. Its time is the record's last.
-            let (key, _) = FlowKey::of(&packet, 0);
-            let resident = by_key(kernel.resident()?);
-            let record = resident.get(&key).with_context(|| format!("no record of {packet:?}"))?;
-            let (uid, number) = host.meter(&packet, record.last_ns(), record.uid);
-            ensure!(uid == record.uid && !packet.is_telling(number), "number {number}, no event");
-            continue;
+        let [(event, bytes)] = &forwarded[..] else {
+            bail!("{} events for {packet:?}", forwarded.len());
         };
-        ensure!(forwarded.len() == 1, "{} events", forwarded.len());
         let (uid, number) = host.meter(&packet, event.time_ns, event.uid);
         ensure!(
-            (event.uid, u64::from(event.number)) == (uid, number) && packet.is_telling(number),
+            (event.uid, u64::from(event.number)) == (uid, number),
             "{event:?} is not number {number} of {uid:x}"
         );
         ensure!(event.ip_bytes == packet.sizes[1] && event.segments == 1);

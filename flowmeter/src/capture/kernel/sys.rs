@@ -51,7 +51,8 @@ const BPF_F_LOCK: u64 = 4;
 pub fn root_cgroup() -> io::Result<OwnedFd> {
     own_cgroup_mount().or_else(|e| {
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-        // Device, folder, type (fstab(5)); spaces in the folder are written as `\040`.
+        // Device, folder, type (fstab(5)); spaces in the folder are written as `\040`, and the crate
+        // procfs leaves them so.
         let mut fields = mounts.lines().map(|line| line.split(' '));
         let folder = fields.find_map(|mut fields| {
             let folder = fields.nth(1)?;
