@@ -3,7 +3,7 @@
 use std::process::exit;
 
 /// Versions whose headers the shim was compiled with; others are tried.
-const KNOWN: &str = "4.2 to 4.11";
+const KNOWN: &str = "4.2 to 4.12, and 5.0";
 
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
@@ -18,6 +18,12 @@ fn main() {
             &format!("pkg-config: {error}"),
         ]),
     };
+
+    // The folder, not the files: a package manager gives files the times of their making, and only
+    // the folder then tells that it replaced some.
+    for path in library.include_paths.iter().filter(|path| path.join("ndpi_api.h").exists()) {
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
 
     let compile = |defines: &[&str]| {
         let mut build = cc::Build::new();

@@ -10,13 +10,15 @@ use crate::dissect;
 /// Looks at everything that `flowmeter live` needs.
 pub fn examine() -> Vec<Finding> {
     let mut findings = probe::probe();
-    findings.push(ndpi());
-    findings.push(containment());
+    // In this process, as `--dissector in-process` does it, and in a child, as is the default.
+    let here = dissect::place::here();
+    findings.push(ndpi(&here));
+    findings.push(containment(&here));
     findings
 }
 
 /// Starts a dissector as `live` and `read` do by default, and asks it.
-fn containment() -> Finding {
+fn containment(here: &Result<(), dissect::Error>) -> Finding {
     use dissect::contained::Landlock;
     let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
     let user = dissect::User::NOBODY;
@@ -34,24 +36,40 @@ fn containment() -> Finding {
             );
             Finding::new("containment", state, found, advice)
         }
-        Err(e) => Finding::new(
-            "containment",
-            State::Missing,
-            e.to_string(),
-            "dissect with `--dissector in-process`, where a hostile packet may crash the meter",
-        ),
+        Err(e) => {
+            let advice = match here {
+                Ok(()) => {
+                    "dissect with `--dissector in-process`, where a hostile packet may crash the \
+                     meter"
+                }
+                Err(_) => "mend nDPI first, see above; `--n-dissections 0` meters without it",
+            };
+            Finding::new("containment", State::Missing, e.to_string(), advice)
+        }
     }
 }
 
-fn ndpi() -> Finding {
-    let advice = "5.0 is the recommended version: older ones name fewer applications; server names and JA4 do not depend on it";
-    match dissect::version() {
-        Some(version) => {
+fn ndpi(here: &Result<(), dissect::Error>) -> Finding {
+    let advice = "5.0 has NFStream's names for applications, older ones fewer (server names and JA4 \
+                  are the same): build it from https://github.com/ntop/nDPI, and flowmeter against \
+                  it, as docs/ndpi.md says";
+    match (dissect::version(), here) {
+        (Some(version), Ok(())) => {
             let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
             let state = if major >= Some(5) { State::Works } else { State::Limited };
             Finding::new("nDPI", state, version, advice)
         }
-        None => Finding::new(
+        (Some(_), Err(e)) => {
+            let advice = match e {
+                dissect::Error::Incompatible { .. } => {
+                    "`ldd` on flowmeter says which file was loaded; `--n-dissections 0` meters \
+                     without nDPI"
+                }
+                _ => "`--n-dissections 0` meters without nDPI",
+            };
+            Finding::new("nDPI", State::Missing, e.to_string(), advice)
+        }
+        (None, _) => Finding::new(
             "nDPI",
             State::Limited,
             "not built in",

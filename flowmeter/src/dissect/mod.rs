@@ -117,8 +117,8 @@ impl User {
 pub enum Error {
     /// The library is not the one whose headers we were compiled with.
     #[error(
-        "the installed nDPI {found} is not the one flowmeter was built with ({detail}); \
-         rebuild flowmeter, or reinstall libndpi"
+        "the nDPI that was loaded, {found}, is not the one flowmeter was built against ({detail}); \
+         build flowmeter against it, or take it from the loader's path"
     )]
     Incompatible {
         /// The library's version.

@@ -73,11 +73,18 @@ impl Places {
     }
 }
 
+/// The least that can be asked for.
+const TRIAL: Limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details: false };
+
+/// Whether a dissector starts in this process.
+pub fn here() -> Result<(), Error> {
+    Places::new(&Containment::InProcess)?.make(TRIAL, false).map(drop)
+}
+
 /// Starts a child and says how much Landlock denies it; everything else is in force if it starts.
 pub fn contained(user: User) -> Result<Landlock, Error> {
     let containment = Containment::Child { user, quarantine: None };
-    let limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details: false };
-    Ok(match Places::new(&containment)?.make(limits, false)? {
+    Ok(match Places::new(&containment)?.make(TRIAL, false)? {
         Place::Apart(contained) => contained.landlock(),
         Place::Here(_) => Landlock::Absent,
     })
