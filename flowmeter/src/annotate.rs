@@ -13,7 +13,7 @@ use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
 use crate::attribution::{self, Conversation, Heard, Hooked, Owners, Poller, ProcessKey, Profiles};
-use crate::capture::kernel::{self, OwnerRing, SettledFlows};
+use crate::capture::kernel::{OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict, segments};
@@ -73,7 +73,10 @@ impl Annotator {
                 .map_err(Error::Attribution)?,
             heard: None,
             news: Vec::new(),
-            sockets: ring.map(|ring| (ring, Hooked::new(options, kernel::network_namespace()))),
+            sockets: ring.map(|ring| {
+                let hooked = Hooked::new(options, ring.namespace);
+                (ring, hooked)
+            }),
             processes,
             waiting: HashMap::new(),
             order: VecDeque::new(),

@@ -157,3 +157,58 @@ fn without_a_hook_at_sockets_it_goes_on() -> Result<()> {
     ensure!(warnings.contains("cgroup/sock_create") && warnings.contains(WORDS), "{warnings}");
     check_both_directions(&link, meter)
 }
+
+/// A server that listens, and leaves the connection to a child; says who they are.
+const FORK: &str = "
+import os, socket
+s = socket.create_server(('10.9.0.1', 7))
+child = os.fork()
+if child == 0:
+    c, _ = s.accept()
+    c.sendall(c.recv(100))
+    c.recv(100)
+    os._exit(0)
+print(os.getpid(), child, flush=True)
+os.waitpid(child, 0)
+";
+const ASK: &str = "
+import socket, time
+deadline = time.time() + 20
+while True:
+    try:
+        c = socket.create_connection(('10.9.0.1', 7))
+        break
+    except ConnectionRefusedError:
+        if time.time() > deadline: raise
+        time.sleep(0.05)
+c.sendall(b'who')
+c.recv(100)
+";
+
+#[test]
+fn without_word_of_its_use_a_socket_is_not_its_binders() -> Result<()> {
+    let test = "without_word_of_its_use_a_socket_is_not_its_binders";
+    if !root::available(test)? {
+        return Ok(());
+    }
+    let uses = ["send", "receive", "send4", "send6", "receive4", "receive6"];
+    let uses = uses.map(|name| format!("flowmeter_{name}"));
+    let damaged = Damaged::new(test, &uses.each_ref().map(String::as_str))?;
+    let link = Link::new()?;
+    let args = ["--system-visibility-mode", "1", "--system-visibility-poll-ms", "3600000", WIRE];
+    let meter = damaged.start(&link.near, &args)?;
+    ensure!(meter.warnings.concat().contains(WORDS), "{:?}", meter.warnings);
+    let (near, far) = (&link.near, &link.far);
+    let said = std::thread::scope(|scope| {
+        let server = scope.spawn(|| near.python(FORK, &[]));
+        far.python(ASK, &[])?;
+        server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?
+    })?;
+    let (parent, child) = said.trim().split_once(' ').context("who are they?")?;
+    let log = meter.stop()?;
+    let flow =
+        log.the(|flow| flow["dst_port"] == 7 && flow["dst2src_packets"].as_u64() > Some(2))?;
+    let found = &flow["dst_process_pid"];
+    ensure!(found.is_null() || found.to_string() == child, "{found}, not {child} of {parent}");
+    Ok(())
+}

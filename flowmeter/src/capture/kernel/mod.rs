@@ -158,7 +158,7 @@ pub struct Kernel {
     /// The interfaces metered, by number.
     pub interfaces: Vec<Interface>,
     attached: attach::Attached,
-    socket_hooks: Vec<SocketHook>,
+    socket_hooks: owners::SocketHooks,
     logger: Option<log::Logger>,
     /// Wall clock minus monotonic clock, as the programs have it; ns.
     pub wall_offset: i64,
@@ -182,7 +182,8 @@ impl Kernel {
         let logger = options.log.then(|| log::Logger::start(&mut ebpf)).flatten();
         maps::name_interfaces(&mut ebpf, &interfaces)?;
         // First, so that no socket of a packet that is seen was missed.
-        let socket_hooks = if options.attribute { owners::attach(&mut ebpf) } else { Vec::new() };
+        let socket_hooks =
+            if options.attribute { owners::attach(&mut ebpf) } else { Default::default() };
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
         let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall_offset };
         if options.promiscuous {
@@ -260,15 +261,16 @@ pub enum Namespace {
     Is(u64),
     /// The one that the socket with this cookie is told to be made in.
     OfSocket(u64),
+    /// Nothing says which.
+    Unknown,
 }
 
 /// The network namespace of the calling thread. Where the kernel does not say, before Linux 5.14, a
 /// socket is made for the programs to tell of, if they are attached.
-pub fn network_namespace() -> Namespace {
+fn network_namespace() -> Namespace {
     match sys::netns_cookie() {
         Ok(number) => Namespace::Is(number),
-        // No socket has cookie 0: then it is never known.
-        Err(_) => Namespace::OfSocket(sys::new_socket_cookie().unwrap_or(0)),
+        Err(_) => sys::new_socket_cookie().map_or(Namespace::Unknown, Namespace::OfSocket),
     }
 }
 

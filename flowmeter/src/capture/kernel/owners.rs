@@ -12,7 +12,7 @@ use aya::{Btf, BtfError, Ebpf};
 use flowmeter_common::owner::{ExecEvent, OwnerCounters, OwnerEvent};
 use zerocopy::FromBytes;
 
-use super::{Error, Kernel, Refusal, maps, sys};
+use super::{Error, Kernel, Namespace, Refusal, maps, network_namespace, sys};
 
 /// A hook at which sockets are seen, and why if it could not be used.
 #[derive(Clone, Debug)]
@@ -69,7 +69,8 @@ impl Place {
     }
 }
 
-const PLACES: [Place; 9] = [
+/// Where sockets are made and end, and programs begin.
+const PLACES: [Place; 7] = [
     Place::cgroup("flowmeter_socket", "cgroup/sock_create", &[]),
     Place::cgroup("flowmeter_bind4", "cgroup/post_bind4", &[]),
     Place::cgroup("flowmeter_bind6", "cgroup/post_bind6", &[]),
@@ -85,7 +86,11 @@ const PLACES: [Place; 9] = [
         "cgroup/recvmsg6",
         &[Place::cgroup("flowmeter_heard6_any", "cgroup/recvmsg6", &[])],
     ),
-    // These two tracepoints came with Linux 6.3.
+    Place::tracepoint("flowmeter_exec", "sched_process_exec", "tp_btf/sched_process_exec", &[]),
+];
+
+/// Where sockets are used. These tracepoints came with Linux 6.3.
+const USES: [Place; 2] = [
     Place::tracepoint(
         "flowmeter_send",
         "sock_send_length",
@@ -105,27 +110,24 @@ const PLACES: [Place; 9] = [
             Place::function("flowmeter_receive6", "inet6_recvmsg", "fentry/inet6_recvmsg"),
         ],
     ),
-    Place::tracepoint("flowmeter_exec", "sched_process_exec", "tp_btf/sched_process_exec", &[]),
 ];
 
+/// The hooks at sockets.
+#[derive(Default)]
+pub(super) struct SocketHooks {
+    pub(super) all: Vec<SocketHook>,
+    /// Whether every use of a socket is told of.
+    uses_are_told: bool,
+}
+
 /// Attaches the programs, as many as can be.
-pub(super) fn attach(ebpf: &mut Ebpf) -> Vec<SocketHook> {
+pub(super) fn attach(ebpf: &mut Ebpf) -> SocketHooks {
     let targets = Targets { cgroup: sys::root_cgroup(), btf: Btf::from_sys_fs() };
-    let mut hooks = Vec::new();
-    for place in &PLACES {
-        let hook = targets.attach(ebpf, place);
-        let mut instead = Vec::new();
-        if hook.failed.is_some() {
-            instead.extend(place.instead.iter().map(|place| targets.attach(ebpf, place)));
-        }
-        // A hook that is made up for is not missed.
-        let is_made_up_for = !instead.is_empty() && instead.iter().all(SocketHook::works);
-        if !is_made_up_for {
-            hooks.push(hook);
-        }
-        hooks.append(&mut instead);
-    }
-    hooks
+    let mut all = targets.attach_all(ebpf, &PLACES);
+    let uses = targets.attach_all(ebpf, &USES);
+    let uses_are_told = uses.iter().all(SocketHook::works);
+    all.extend(uses);
+    SocketHooks { all, uses_are_told }
 }
 
 /// What programs are attached to.
@@ -135,6 +137,24 @@ struct Targets {
 }
 
 impl Targets {
+    fn attach_all(&self, ebpf: &mut Ebpf, places: &[Place]) -> Vec<SocketHook> {
+        let mut hooks = Vec::new();
+        for place in places {
+            let hook = self.attach(ebpf, place);
+            let mut instead = Vec::new();
+            if !hook.works() {
+                instead.extend(place.instead.iter().map(|place| self.attach(ebpf, place)));
+            }
+            // A hook that is made up for is not missed.
+            let is_made_up_for = !instead.is_empty() && instead.iter().all(SocketHook::works);
+            if !is_made_up_for {
+                hooks.push(hook);
+            }
+            hooks.append(&mut instead);
+        }
+        hooks
+    }
+
     fn attach(&self, ebpf: &mut Ebpf, place: &Place) -> SocketHook {
         let result = match ebpf.program_mut(place.program) {
             None => Err("not in the object".to_owned()),
@@ -197,6 +217,8 @@ fn at_kernel(program: &mut Program, name: &str, btf: &Btf) -> Result<(), Program
 pub struct OwnerRing {
     sockets: RingBuf<MapData>,
     programs: RingBuf<MapData>,
+    /// The network namespace whose sockets' addresses say whose flow it is.
+    pub namespace: Namespace,
 }
 
 impl OwnerRing {
@@ -225,13 +247,17 @@ fn next<T: FromBytes>(ring: &mut RingBuf<MapData>, take: impl FnOnce(&T)) -> boo
 impl Kernel {
     /// The hooks at sockets, if flows are attributed.
     pub fn socket_hooks(&self) -> &[SocketHook] {
-        &self.socket_hooks
+        &self.socket_hooks.all
     }
 
     /// Takes the ring of what happens to sockets, once.
     pub fn owner_ring(&mut self) -> Result<OwnerRing, Error> {
+        // Who has bound a socket, or has it from whom, is not who answers by it: without word of
+        // that an address says nothing, and procfs has to do.
+        let is_told = self.socket_hooks.uses_are_told;
+        let namespace = if is_told { network_namespace() } else { Namespace::Unknown };
         let sockets = maps::ring(&mut self.ebpf, "OWNERS")?;
-        Ok(OwnerRing { sockets, programs: maps::ring(&mut self.ebpf, "EXECS")? })
+        Ok(OwnerRing { sockets, programs: maps::ring(&mut self.ebpf, "EXECS")?, namespace })
     }
 
     /// What the programs at the sockets have counted.

@@ -138,7 +138,7 @@ fn programs() -> Vec<Finding> {
         loaded("reaper", reaper, State::Missing, "without it `flowmeter live` does not work"),
     ];
     let advice = "short connections may have no process";
-    findings.extend(owners::attach(&mut ebpf).into_iter().map(|hook| match hook.failed {
+    findings.extend(owners::attach(&mut ebpf).all.into_iter().map(|hook| match hook.failed {
         None => Finding::new(hook.name, State::Works, "attaches", ""),
         Some(why) => Finding::new(hook.name, State::Limited, why, advice),
     }));
