@@ -16,6 +16,38 @@ pub const RELEASED: u8 = 4;
 /// not. The local address is that of the datagram, unknown.
 pub const HEARD: u8 = 5;
 
+/// The numbers that say whose a process is, in the first user namespace; [`NO_ID`] if unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ids {
+    /// Effective user: what the process is allowed to do.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Real user: who started it.
+    pub real_uid: u32,
+    /// Real group.
+    pub real_gid: u32,
+    /// Who logged in, however often changed since; [`NO_ID`] if nobody has.
+    pub login_uid: u32,
+}
+
+/// No user or group, as `(uid_t)-1`.
+pub const NO_ID: u32 = u32::MAX;
+
+impl Ids {
+    /// One of the numbers, if it is known.
+    pub fn known(id: u32) -> Option<u32> {
+        (id != NO_ID).then_some(id)
+    }
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self { uid: NO_ID, gid: NO_ID, real_uid: NO_ID, real_gid: NO_ID, login_uid: NO_ID }
+    }
+}
+
 /// An event in the ring of sockets, from the context of the process that it tells of.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -28,6 +60,10 @@ pub struct OwnerEvent {
     pub time_ns: u64,
     /// When the process started; ns since boot. 0 if the kernel's BTF does not tell where that is.
     pub start_ns: u64,
+    /// Grows with each program that the process begins, and is its parent's before the first
+    /// (Linux, `task_struct.self_exec_id`); 0 if the kernel's BTF does not tell where that is. With
+    /// pid and start this is one program's alone.
+    pub exec_id: u64,
     /// The process's cgroup (v2): the inode of its folder.
     pub cgroup: u64,
     /// The socket's network namespace, which need not be its process's (`SO_NETNS_COOKIE`); 0 if
@@ -43,10 +79,8 @@ pub struct OwnerEvent {
     pub pid: u32,
     /// The thread group of its parent; 0 if unknown.
     pub parent: u32,
-    /// User, in the first user namespace.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
+    /// Its users and groups.
+    pub ids: Ids,
     /// Port, host byte order; 0 while there is none.
     pub local_port: u16,
     /// The peer's port; 0 if the socket has none of its own.
@@ -58,14 +92,14 @@ pub struct OwnerEvent {
     /// [`CREATED`], [`BOUND`], [`USED`], [`RELEASED`] or [`HEARD`].
     pub kind: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
     /// The thread's name, at most 15 bytes and a zero.
     pub thread: [u8; 16],
     /// The name of the thread group's leader: the process's.
     pub name: [u8; 16],
 }
 
-const _: () = assert!(size_of::<OwnerEvent>() == 136);
+const _: () = assert!(size_of::<OwnerEvent>() == 160);
 
 /// Bytes of a program's path that are told.
 pub const MAX_PATH: usize = 256;
@@ -80,12 +114,14 @@ pub struct ExecEvent {
     pub time_ns: u64,
     /// When the process started; ns since boot.
     pub start_ns: u64,
+    /// As in [`OwnerEvent::exec_id`], of the program that begins.
+    pub exec_id: u64,
     /// Thread group, in the first pid namespace.
     pub pid: u32,
     /// The thread group of its parent.
     pub parent: u32,
-    /// User, in the first user namespace.
-    pub uid: u32,
+    /// Its users and groups, of a program with other rights already those.
+    pub ids: Ids,
     /// Bytes of the path, with its zero.
     pub path_bytes: u32,
     /// Bytes of the arguments, each with its zero; the last may be cut.
@@ -98,7 +134,7 @@ pub struct ExecEvent {
     pub args: [u8; MAX_ARGS],
 }
 
-const _: () = assert!(size_of::<ExecEvent>() == 40 + MAX_PATH + MAX_ARGS);
+const _: () = assert!(size_of::<ExecEvent>() == 64 + MAX_PATH + MAX_ARGS);
 
 /// What became of sockets' events, counted by the kernel.
 #[derive(

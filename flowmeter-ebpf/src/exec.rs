@@ -6,8 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns, bpf_probe_read_kernel_str,
-    bpf_probe_read_user,
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
 };
 use flowmeter_common::owner::{ExecEvent, MAX_ARGS, MAX_PATH};
 
@@ -15,7 +14,7 @@ use crate::maps::{
     BPRM_INTERP, EXECS, MM_ARG_END, MM_ARG_START, TASK_MM, TASK_PARENT, TASK_START, TASK_TGID,
     WALL_OFFSET,
 };
-use crate::owner::{count, field};
+use crate::owner::{count, exec_id, field, ids};
 use crate::packet::opaque;
 
 /// The running task runs another program from now on.
@@ -41,7 +40,8 @@ pub unsafe fn executed(task: *mut c_void, program: *mut c_void) {
         (*event).start_ns = field(task, TASK_START.load());
         (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*event).parent = field(parent, TASK_TGID.load());
-        (*event).uid = bpf_get_current_uid_gid() as u32;
+        (*event).exec_id = exec_id(task);
+        (*event).ids = ids(task);
         (*event).reserved = 0;
         let path: u64 = field(program, BPRM_INTERP.load());
         let room = (&raw mut (*event).path).cast::<c_void>();

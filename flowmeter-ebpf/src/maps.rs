@@ -194,6 +194,12 @@ globals! {
     TASK_COMM: u32 = 0;
     TASK_MM: u32 = 0;
     TASK_FLAGS: u32 = 0;
+    TASK_EXEC_ID: u32 = 0;
+    TASK_CRED: u32 = 0;
+    TASK_LOGIN: u32 = 0;
+    /// Of `cred`:
+    CRED_EUID: u32 = 0;
+    CRED_EGID: u32 = 0;
     /// Of `mm_struct` and `linux_binprm`:
     MM_ARG_START: u32 = 0;
     MM_ARG_END: u32 = 0;

@@ -17,13 +17,14 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
     bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
 };
-use flowmeter_common::owner::{BOUND, CREATED, OwnerCounters, OwnerEvent, RELEASED, USED};
+use flowmeter_common::owner::{BOUND, CREATED, Ids, OwnerCounters, OwnerEvent, RELEASED, USED};
 use flowmeter_common::packet::ipv4_address;
 
 use crate::maps::{
-    NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6, SOCK_COOKIE, SOCK_FAMILY,
-    SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT, SOCK_PROTOCOL, SOCKET_SOCK,
-    TASK_COMM, TASK_FLAGS, TASK_LEADER, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+    CRED_EGID, CRED_EUID, NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6,
+    SOCK_COOKIE, SOCK_FAMILY, SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT,
+    SOCK_PROTOCOL, SOCKET_SOCK, TASK_COMM, TASK_CRED, TASK_EXEC_ID, TASK_FLAGS, TASK_LEADER,
+    TASK_LOGIN, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
 };
 
 use crate::users;
@@ -307,14 +308,14 @@ fn tell_process(event: &mut OwnerEvent) {
     unsafe {
         event.cgroup = bpf_get_current_cgroup_id();
         event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        let ids = bpf_get_current_uid_gid();
-        (event.uid, event.gid) = (ids as u32, (ids >> 32) as u32);
         bpf_get_current_comm(event.thread.as_mut_ptr().cast(), event.thread.len() as u32);
     }
     event.name = event.thread;
     if TASK_LEADER.load() != 0 {
         // SAFETY: has no preconditions. Its kin that the verifier knows the type of came with 5.11.
         let task = unsafe { bpf_get_current_task() };
+        event.exec_id = exec_id(task as *const c_void);
+        event.ids = ids(task as *const c_void);
         let leader: u64 = read(task as *const c_void, TASK_LEADER.load());
         let parent: u64 = read(leader as *const c_void, TASK_PARENT.load());
         event.start_ns = read(leader as *const c_void, TASK_START.load());
@@ -323,6 +324,29 @@ fn tell_process(event: &mut OwnerEvent) {
             event.name = read(leader as *const c_void, TASK_COMM.load());
         }
     }
+}
+
+/// Which of its programs the task runs; 0 if unknown.
+#[inline(always)]
+pub fn exec_id(task: *const c_void) -> u64 {
+    if TASK_EXEC_ID.load() == 0 { 0 } else { read(task, TASK_EXEC_ID.load()) }
+}
+
+/// Whose the running task is.
+#[inline(always)]
+pub fn ids(task: *const c_void) -> Ids {
+    // SAFETY: has no preconditions.
+    let real = unsafe { bpf_get_current_uid_gid() };
+    let mut ids = Ids { real_uid: real as u32, real_gid: (real >> 32) as u32, ..Ids::default() };
+    if TASK_CRED.load() != 0 && CRED_EUID.load() != 0 && CRED_EGID.load() != 0 {
+        let cred: u64 = read(task, TASK_CRED.load());
+        ids.uid = read(cred as *const c_void, CRED_EUID.load());
+        ids.gid = read(cred as *const c_void, CRED_EGID.load());
+    }
+    if TASK_LOGIN.load() != 0 {
+        ids.login_uid = read(task, TASK_LOGIN.load());
+    }
+    ids
 }
 
 /// A field of a kernel struct whose type the verifier knows: it looks whether there is a field of

@@ -210,9 +210,9 @@ impl Hooked {
     fn process(&self, event: &OwnerEvent) -> Arc<Process> {
         let told = Told {
             start_ns: event.start_ns,
+            exec_id: event.exec_id,
             parent: event.parent,
-            uid: event.uid,
-            gid: event.gid,
+            ids: event.ids,
             cgroup: event.cgroup,
             thread: text(&event.thread),
         };

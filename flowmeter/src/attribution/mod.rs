@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flowmeter_common::owner::Ids;
 use thiserror::Error;
 
 pub use self::hooked::{Hooked, HookedCounters};
@@ -57,12 +58,12 @@ pub struct Owner {
 pub struct Told {
     /// When it started; ns since boot. With the pid this is one process's alone.
     pub start_ns: u64,
+    /// Which of its programs it ran, see [`flowmeter_common::owner::OwnerEvent::exec_id`]; 0 if unknown.
+    pub exec_id: u64,
     /// The pid of its parent; 0 if unknown.
     pub parent: u32,
-    /// Its user, in the first user namespace.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
+    /// Its users and groups.
+    pub ids: Ids,
     /// Its cgroup (v2): the inode of its folder.
     pub cgroup: u64,
     /// The name of the thread.

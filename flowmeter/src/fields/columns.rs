@@ -4,6 +4,7 @@
 //! `NFStream`'s, in its order of emission, then ours.
 
 use flowmeter_common::knobs::MILLISECOND;
+use flowmeter_common::owner::Ids;
 use flowmeter_common::packet::{Layer, protocol};
 use flowmeter_common::tally::{Direction, mark};
 use flowmeter_common::tunnel;
@@ -523,7 +524,7 @@ macro_rules! process {
             process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "start since the epoch, to some 10 ms", $whose, |_, p| p.start_ms.map_or(Value::Null, Value::U64)),
             process!(@ $prefix, "process_ppid", $which, Unsigned, "", "parent process", $whose, |o, p| number(p.parent.or(o.told.as_ref().map(|told| told.parent)))),
             process!(@ $prefix, "process_parent_name", $which, Text, "", "parent's name", $whose, |_, p| text(p.parent_name.as_deref())),
-            process!(@ $prefix, "process_uid", $which, Unsigned, "", "effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().map(|told| told.uid)))),
+            process!(@ $prefix, "process_uid", $which, Unsigned, "", "effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().and_then(|told| Ids::known(told.ids.uid))))),
             process!(@ $prefix, "process_user", $which, Text, "", "user's name by /etc/passwd", $whose, |_, p| text(p.user.as_deref())),
             process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "user who logged in", $whose, |_, p| number(p.login_uid)),
             process!(@ $prefix, "container_id", $which, Text, "", "container's id or machine's name", $whose, |_, p| text(p.place.container.as_deref())),

@@ -45,7 +45,7 @@ impl Programs {
             path: split(path).pop().unwrap_or_default(),
             args: split(&args[..args.len().min(max_cmdline)]),
             parent: event.parent,
-            uid: event.uid,
+            uid: event.ids.uid,
         };
         self.begun.entry(key).or_default().push((event.time_ns, program));
         self.order.push_back((key, event.time_ns));

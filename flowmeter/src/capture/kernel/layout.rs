@@ -36,13 +36,25 @@ const FIELDS: [(&str, &str, &[&str]); 22] = [
     ("SOCK_PROTOCOL", "sock", &["sk_protocol"]),
 ];
 
-/// Finds them all; none if one is not there.
+/// The same of fields that not every kernel has. What is not there is not told.
+const OPTIONAL: [(&str, &str, &[&str]); 5] = [
+    ("TASK_EXEC_ID", "task_struct", &["self_exec_id"]),
+    ("TASK_CRED", "task_struct", &["cred"]),
+    // With CONFIG_AUDIT.
+    ("TASK_LOGIN", "task_struct", &["loginuid"]),
+    ("CRED_EUID", "cred", &["euid"]),
+    ("CRED_EGID", "cred", &["egid"]),
+];
+
+/// Finds them all; none if one is not there that must be.
 pub(super) fn offsets() -> Option<Offsets> {
     let types = Types::parse(fs::read("/sys/kernel/btf/vmlinux").ok()?)?;
     let find = |&(global, of, way): &(&'static str, &str, &[&str])| {
         Some((global, types.field(types.structure(of)?, way)?))
     };
-    FIELDS.iter().map(find).collect()
+    let mut offsets: Offsets = FIELDS.iter().map(find).collect::<Option<_>>()?;
+    offsets.extend(OPTIONAL.iter().filter_map(find));
+    Some(offsets)
 }
 
 /// The kernel's types.
