@@ -70,6 +70,17 @@ impl LivePlan {
         }
     }
 
+    /// File descriptors that may be open at once: maps, programs, links, files, and room for what is
+    /// read of processes.
+    pub fn descriptors(&self) -> u64 {
+        /// Of a meter without interfaces, measured, and as many again.
+        const MOST: u64 = 256;
+        /// Of an interface: its links at two hooks, their descriptors while they are made, and the
+        /// socket that holds it promiscuous.
+        const EACH: u64 = 8;
+        MOST + EACH * self.interfaces.len() as u64
+    }
+
     /// What the kernel half is to do.
     pub fn kernel(&self) -> kernel::Options {
         kernel::Options {

@@ -55,7 +55,7 @@ impl Books {
 pub struct Report {
     balance: Balance,
     books: Books,
-    interfaces: Vec<(String, Vec<Hook>, Traffic)>,
+    interfaces: Vec<(String, Vec<Hook>, Option<Traffic>)>,
     /// Lines still in memory.
     unwritten: usize,
     left: usize,
@@ -189,15 +189,15 @@ impl Report {
     }
 }
 
-fn interface(name: &str, hooks: &[Hook], traffic: Traffic, tallies: &[Tally; 2]) -> Value {
+fn interface(name: &str, hooks: &[Hook], traffic: Option<Traffic>, tallies: &[Tally; 2]) -> Value {
     let [ingress, egress] = tallies;
     json!({
         "name": name,
         "hooks": hooks.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "rx_packets": traffic.rx_packets,
-        "rx_bytes": traffic.rx_bytes,
-        "tx_packets": traffic.tx_packets,
-        "tx_bytes": traffic.tx_bytes,
+        "rx_packets": traffic.map(|traffic| traffic.rx_packets),
+        "rx_bytes": traffic.map(|traffic| traffic.rx_bytes),
+        "tx_packets": traffic.map(|traffic| traffic.tx_packets),
+        "tx_bytes": traffic.map(|traffic| traffic.tx_bytes),
         "ingress": direction(ingress),
         "egress": direction(egress),
     })

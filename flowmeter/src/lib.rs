@@ -20,6 +20,7 @@ pub mod read;
 pub mod health;
 pub mod watch;
 pub mod privileges;
+pub mod descriptors;
 
 pub mod cli;
 pub mod config;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::{LivePlan, ReadPlan};
 use flowmeter::signals::{self, Signals};
-use flowmeter::{dissect, doctor, engine, fields, privileges, read};
+use flowmeter::{descriptors, dissect, doctor, engine, fields, privileges, read};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,6 +45,8 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Meters until a signal asks for the end.
 fn live(plan: LivePlan) -> anyhow::Result<()> {
+    privileges::check()?;
+    descriptors::reserve(plan.descriptors())?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut watch = Watch::start()?;

@@ -1,7 +1,7 @@
-//! Which capabilities does a running meter keep?
+//! Which capabilities does a meter need, and which does it keep while it runs?
 //!
-//! Those that the work after attaching needs; all others are dropped for good, from the bounding
-//! set too, so that no child of ours has them either.
+//! It keeps those that the work after attaching needs; all others are dropped for good, from the
+//! bounding set too, so that no child of ours has them either.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
@@ -10,6 +10,30 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[error("failed to drop capabilities")]
 pub struct Error(#[source] caps::errors::CapsError);
+
+/// Capabilities without which nothing can be metered.
+#[derive(Debug, Error)]
+#[error(
+    "{} missing, which `flowmeter live` needs to load and attach its programs; run as root, or give \
+     them (`AmbientCapabilities=` in a unit, `setcap cap_bpf,cap_net_admin,cap_perfmon=ep`)",
+    self.0.join(", ")
+)]
+pub struct Missing(pub Vec<String>);
+
+/// Fails if capabilities are missing. Whoever tries without them gets the verifier's complaints of
+/// programs that are right, or half of what there is to attach.
+pub fn check() -> Result<(), Missing> {
+    // Who cannot know tries.
+    let Ok(has) = caps::read(None, CapSet::Effective) else { return Ok(()) };
+    // It stands in for those that were split from it in Linux 5.8.
+    let is_admin = has.contains(&Capability::CAP_SYS_ADMIN);
+    let is_missing = |wanted: &&Capability| {
+        !has.contains(*wanted) && !(is_admin && **wanted != Capability::CAP_NET_ADMIN)
+    };
+    let missing: Vec<String> =
+        METERING.iter().filter(is_missing).map(ToString::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
+}
 
 /// What a meter does that needs capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

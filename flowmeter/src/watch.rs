@@ -81,7 +81,7 @@ impl HookWatch {
         let mut changes = Vec::new();
         for watched in &mut self.hooks {
             let at = watched.interface;
-            let (Some(interface), Some(traffic), Some(tallies)) =
+            let (Some(interface), Some(Some(traffic)), Some(tallies)) =
                 (kernel.interfaces.get(at), traffic.get(at), balance.interfaces.get(at))
             else {
                 continue;
@@ -92,7 +92,7 @@ impl HookWatch {
                 continue;
             };
             // A bond counts what its idle members receive and drop.
-            let is_usual = sight == Sight::Part && interface.is_bond();
+            let is_usual = sight == Sight::Part && interface.bond;
             if is_usual && watched.hook == Hook::TcIngress || watched.is_excused(sight) {
                 continue;
             }

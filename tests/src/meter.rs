@@ -67,6 +67,11 @@ impl Meter {
         Self::run(command, args)
     }
 
+    /// Starts a meter by a command that ends with the program, and waits until it meters.
+    pub fn start_command(command: Command, args: &[&str]) -> Result<Self> {
+        Self::run(command, args)
+    }
+
     fn run(mut command: Command, args: &[&str]) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -15,6 +15,9 @@ use crate::source::{Source, Word};
 const DOORS: &[(&str, &[&str])] = &[
     ("aya", &["capture/kernel/"]),
     ("aya_log", &["capture/kernel/"]),
+    ("netlink_packet_core", &["capture/kernel/netlink"]),
+    ("netlink_packet_route", &["capture/kernel/netlink"]),
+    ("netlink_sys", &["capture/kernel/netlink"]),
     ("pcap_parser", &["capture/pcap/"]),
     ("ndpi_sys", &["dissect/ndpi"]),
     ("aes", &["dissect/hello/quic/"]),
@@ -27,7 +30,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("landlock", &["dissect/contained/sandbox"]),
     ("seccompiler", &["dissect/contained/sandbox"]),
     ("caps", &["dissect/contained/sandbox", "privileges"]),
-    ("procfs", &["attribution/", "capture/kernel/probe", "dissect/contained/watch"]),
+    ("procfs", &["attribution/", "dissect/contained/watch"]),
 ];
 
 /// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.

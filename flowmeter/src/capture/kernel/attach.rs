@@ -94,7 +94,7 @@ fn ingress(
     attached: &mut Attached,
 ) -> Result<Hook, Error> {
     // At a bond XDP sees packets as its members', which are not metered.
-    let is_for_tc = wanted == Ingress::Auto && (interface.loopback || interface.is_bond());
+    let is_for_tc = wanted == Ingress::Auto && (interface.loopback || interface.bond);
     if wanted != Ingress::Tcx
         && !is_for_tc
         && let Some(name) = wanted_xdp(ebpf, interface, wanted)?

@@ -1,14 +1,12 @@
 //! What is known of an interface?
 
-use std::ffi::CString;
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use flowmeter_common::counter::MAX_INTERFACES;
 use flowmeter_common::parse::next;
 
+use super::netlink::{Layer, Link, Links, Traffic};
 use super::{Error, sys};
 
 /// A network interface.
@@ -22,53 +20,23 @@ pub struct Interface {
     pub link: u32,
     /// Whether it is the loopback: every packet is seen on both sides of it.
     pub loopback: bool,
+    /// Whether it is made of others by bonding.
+    pub bond: bool,
     /// Its own counters when the meter started.
-    pub before: Traffic,
+    before: Option<Traffic>,
+    links: Arc<Links>,
     promiscuous: Option<OwnedFd>,
 }
 
-/// What an interface counts itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Packets received, also those that the meter's hook does not see, e.g. dropped by another
-    /// program.
-    pub rx_packets: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Packets sent; a super-packet counts as one with many drivers.
-    pub tx_packets: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-}
-
-/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` (Linux, `if_arp.h`): frames with an Ethernet header.
-const ETHERNET_TYPES: [u32; 2] = [1, 772];
-
 impl Interface {
-    /// The interface's own counters now.
-    pub fn traffic(&self) -> Traffic {
-        traffic(&self.name)
+    /// The interface's own counters since the meter started; none if it is gone or counts nothing.
+    pub fn traffic_since(&self) -> Option<Traffic> {
+        self.links.traffic(self.index).ok()??.since(self.before?)
     }
 
-    /// The interface's own counters since the meter started.
-    pub fn traffic_since(&self) -> Traffic {
-        let (now, before) = (self.traffic(), self.before);
-        Traffic {
-            rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
-            rx_bytes: now.rx_bytes.saturating_sub(before.rx_bytes),
-            tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
-            tx_bytes: now.tx_bytes.saturating_sub(before.tx_bytes),
-        }
-    }
-
-    /// Whether it still is what it was when the meter started: no other one has its name.
+    /// Whether it is there still, and not another one of its name.
     pub fn is_there(&self) -> bool {
-        index(&self.name) == Some(self.index)
-    }
-
-    /// Whether it is made of others by bonding.
-    pub fn is_bond(&self) -> bool {
-        ["/sys/class/net", &self.name, "bonding"].iter().collect::<PathBuf>().is_dir()
+        self.links.is_there(self.index)
     }
 
     /// Has the interface take packets for others too, until this value goes.
@@ -84,46 +52,52 @@ impl Interface {
     }
 }
 
-/// Looks the interfaces up.
+/// Looks the interfaces up, in the network namespace of the calling thread.
 pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
     if names.len() > MAX_INTERFACES {
         return Err(Error::TooMany);
     }
+    let links = Arc::new(Links::open().map_err(Error::Netlink)?);
     let mut found: Vec<Interface> = Vec::with_capacity(names.len());
     for name in names {
-        let index = index(name).ok_or_else(|| Error::NoInterface(name.clone()))?;
-        if found.iter().any(|i| i.index == index) {
+        let link = links.find(name).map_err(Error::Netlink)?;
+        let link = link.ok_or_else(|| Error::NoInterface(name.clone()))?;
+        if found.iter().any(|i| i.index == link.index) {
             return Err(Error::Twice(name.clone()));
         }
-        let kind = number(name, "type").unwrap_or(1) as u32;
         found.push(Interface {
             name: name.as_str().into(),
-            index,
-            link: if ETHERNET_TYPES.contains(&kind) { next::ETHERNET } else { next::IP },
-            loopback: kind == 772,
-            before: traffic(name),
+            index: link.index,
+            link: first_header(name, &link),
+            loopback: link.layer == Layer::Loopback,
+            bond: link.kind.as_deref() == Some("bond"),
+            before: link.traffic,
+            links: Arc::clone(&links),
             promiscuous: None,
         });
     }
     Ok(found)
 }
 
-fn index(name: &str) -> Option<u32> {
-    sys::interface_index(&CString::new(name).ok()?)
-}
-
-fn traffic(name: &str) -> Traffic {
-    let count = |file| number(name, file).unwrap_or(0);
-    Traffic {
-        rx_packets: count("statistics/rx_packets"),
-        rx_bytes: count("statistics/rx_bytes"),
-        tx_packets: count("statistics/tx_packets"),
-        tx_bytes: count("statistics/tx_bytes"),
+/// What an interface's frames start with. Says so where that is a guess.
+fn first_header(name: &str, link: &Link) -> u32 {
+    match link.layer {
+        Layer::Ether | Layer::Loopback => next::ETHERNET,
+        // Devices of tunnels, by whichever headers they put before.
+        Layer::None
+        | Layer::Rawip
+        | Layer::Ppp
+        | Layer::Tunnel
+        | Layer::Tunnel6
+        | Layer::Sit
+        | Layer::Ipgre
+        | Layer::Ip6gre => next::IP,
+        other => {
+            eprintln!(
+                "flowmeter: warning: the frames of `{name}` are of type {other}, which is not \
+                 known here; those that do not begin with an IP header are counted as `non_ip`"
+            );
+            next::IP
+        }
     }
-}
-
-/// A number that sysfs has of an interface.
-fn number(name: &str, file: &str) -> Option<u64> {
-    let path: PathBuf = ["/sys/class/net", name, file].iter().collect();
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -9,6 +9,7 @@ mod interface;
 mod layout;
 mod log;
 mod maps;
+mod netlink;
 mod owners;
 pub mod probe;
 mod refusal;
@@ -27,8 +28,9 @@ use thiserror::Error;
 
 pub use attach::Hook;
 pub use counters::{Balance, Tally};
-pub use interface::{Interface, Traffic};
+pub use interface::Interface;
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, Slice, SpltMap};
+pub use netlink::Traffic;
 pub use owners::{OwnerRing, SocketHook};
 pub use refusal::Refusal;
 pub use settled::SettledFlows;
@@ -100,16 +102,20 @@ pub enum Error {
     /// There is no such interface.
     #[error("no interface `{0}`; `ip link` lists those there are")]
     NoInterface(String),
+    /// rtnetlink does not say which interfaces there are.
+    #[error("failed to ask the kernel for its interfaces by netlink")]
+    Netlink(#[source] std::io::Error),
     /// An interface is named twice.
     #[error("interface `{0}` is named twice")]
     Twice(String),
     /// There are too many interfaces.
     #[error("one meter can have {MAX_INTERFACES} interfaces; start another for the rest")]
     TooMany,
-    /// The process may not.
+    /// The process may not, though it has the capabilities for it.
     #[error(
-        "not permitted to load kernel programs: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; \
-         run as root"
+        "not permitted to load kernel programs, though no capability is missing: in a container or \
+         user namespace the host's rules hold (seccomp, LSM, lockdown); run it on the host, or let \
+         the container use `bpf` and `perf_event_open`"
     )]
     NotPermitted,
     /// The object could not be loaded.

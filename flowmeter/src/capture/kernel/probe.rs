@@ -7,6 +7,7 @@ use aya::EbpfLoader;
 use aya::programs::{ProgramError, ProgramInfo};
 
 use super::{Error, OBJECT, attach, classifier, layout, owners, sys};
+use crate::privileges::{self, Missing};
 
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +46,6 @@ impl Finding {
     }
 }
 
-/// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF` (Linux, `capability.h`).
-const NET_ADMIN: u32 = 12;
-const SYS_ADMIN: u32 = 21;
-const PERFMON: u32 = 38;
-const BPF: u32 = 39;
-
 /// Looks.
 pub fn probe() -> Vec<Finding> {
     let mut findings = vec![kernel(), capabilities(), btf()];
@@ -79,20 +74,14 @@ fn kernel() -> Finding {
 }
 
 fn capabilities() -> Finding {
-    let status = procfs::process::Process::myself().and_then(|process| process.status());
-    let effective = status.map_or(0, |status| status.capeff);
-    let has = |capability: u32| effective >> capability & 1 == 1;
-    let wanted = [("CAP_BPF", BPF), ("CAP_NET_ADMIN", NET_ADMIN), ("CAP_PERFMON", PERFMON)];
-    let missing: Vec<_> = wanted
-        .into_iter()
-        .filter(|(_, capability)| !has(*capability) && !has(SYS_ADMIN))
-        .map(|(name, _)| name)
-        .collect();
-    if missing.is_empty() {
-        return Finding::new("capabilities", State::Works, "sufficient", "");
+    let advice = "run as root; `flowmeter read` needs none";
+    match privileges::check() {
+        Ok(()) => Finding::new("capabilities", State::Works, "sufficient", ""),
+        Err(Missing(missing)) => {
+            let found = format!("{} missing", missing.join(", "));
+            Finding::new("capabilities", State::Missing, found, advice)
+        }
     }
-    let found = format!("{} missing", missing.join(", "));
-    Finding::new("capabilities", State::Missing, found, "run as root; `flowmeter read` needs none")
 }
 
 fn btf() -> Finding {

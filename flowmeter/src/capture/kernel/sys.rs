@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::error::Error;
-use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -204,15 +203,6 @@ pub fn wall_offset() -> i64 {
         (after - before, wall - before - (after - before) / 2)
     };
     (0..8).map(sample).min().map_or(0, |(_, offset)| offset)
-}
-
-/// The index of the interface with this name.
-pub fn interface_index(name: &CStr) -> Option<u32> {
-    // SAFETY: `name` is a C string.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => None,
-        index => Some(index),
-    }
 }
 
 /// The number of the calling thread's network namespace, which no other ever has.

@@ -1,0 +1,160 @@
+//! Does the meter tell the truth from within namespaces, and with less than root has?
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use flowmeter_tests::meter::{Meter, number};
+use flowmeter_tests::netns::{Host, Link, WIRE};
+use flowmeter_tests::{program, root};
+
+const HOLLOW: &str = include_str!("hollow.py");
+
+/// A command in the network namespace of a host alone: all else, `/sys` too, is of this machine.
+fn entered(host: &Host, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{}", host.name())).arg(program).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn interfaces_are_those_of_the_network_namespace() -> Result<()> {
+    if !root::available("interfaces_are_those_of_the_network_namespace")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut hollow = link.near.command("python3");
+    let mut hollow =
+        hollow.args(["-c", HOLLOW]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(hollow.stdout.take().context("it is piped")?);
+    let mut asked = hollow.stdin.take().context("it is piped")?;
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    ensure!(line == "ready\n", "no tun: {line}");
+
+    let command = entered(&link.near, &program("flowmeter")?.to_string_lossy());
+    let meter = Meter::start_command(command, &["--n-dissections=0", "hollow", WIRE])?;
+    for _ in 0..10 {
+        writeln!(asked)?;
+        said.read_line(&mut line)?;
+    }
+    ensure!(line.ends_with("answered\n"), "{line}");
+    link.near.run("ping", &["-q", "-c", "10", "-i", "0.01", "10.9.0.2"])?;
+    let log = meter.stop()?;
+    drop(asked);
+    hollow.wait()?;
+
+    let to_hollow = |flow: &&serde_json::Value| flow["dst_port"] == 7;
+    ensure!(log.flows.iter().filter(to_hollow).count() == 10, "{:#?}", log.flows);
+    for flow in log.flows.iter().filter(to_hollow) {
+        let packets = ["src2dst_packets", "dst2src_packets"].map(|column| number(flow, column));
+        ensure!(packets == [1, 1] && flow["interface"] == "hollow", "{flow:#}");
+    }
+    let interfaces = log.report["interfaces"].as_array().context("a list")?;
+    for interface in interfaces {
+        for (counted, direction) in [("rx_packets", "ingress"), ("tx_packets", "egress")] {
+            let (counted, seen) = (number(interface, counted), &interface[direction]);
+            // Some packet of IPv6's own may be between the two.
+            let is_near = counted.abs_diff(number(seen, "seen")) <= 2;
+            ensure!(counted >= 10 && is_near, "{interface:#}");
+            let is_hollow = interface["name"] == "hollow";
+            ensure!(!is_hollow || seen["ignored"]["non_ip"] == 0, "{interface:#}");
+        }
+    }
+    log.check_balance()
+}
+
+#[test]
+fn an_interface_made_anew_is_another() -> Result<()> {
+    if !root::available("an_interface_made_anew_is_another")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let index = link.near.run("cat", &[&format!("/sys/class/net/{WIRE}/ifindex")])?.stdout;
+    let index = String::from_utf8(index)?.trim().to_owned();
+    let mut meter = Meter::start(&link.near, &["--n-dissections=0", WIRE])?;
+    let anew = format!(
+        "link del {WIRE}\nlink add name {WIRE} index {index} type veth peer name other\n\
+         link set {WIRE} up\n"
+    );
+    let mut ip = Command::new("ip");
+    let mut ip = ip.args(["-n", link.near.name(), "-batch", "-"]).stdin(Stdio::piped()).spawn()?;
+    ip.stdin.take().context("it is piped")?.write_all(anew.as_bytes())?;
+    ensure!(ip.wait()?.success(), "no such interface can be made");
+    meter.wait_for_message(|line| line.contains(&format!("interface `{WIRE}` is gone")))?;
+    meter.wait_for_message(|line| line.contains("no interface is left"))
+}
+
+#[test]
+fn a_renamed_interface_is_the_same() -> Result<()> {
+    if !root::available("a_renamed_interface_is_the_same")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut meter =
+        Meter::start(&link.near, &["--n-dissections=0", "--performance-report=1", WIRE])?;
+    let report = |line: &str| line.contains("\"tx_packets\":");
+    meter.wait_for_message(report)?;
+    link.near.run("ip", &["link", "set", WIRE, "down"])?;
+    link.near.run("ip", &["link", "set", WIRE, "name", "cord"])?;
+    link.near.run("ip", &["link", "set", "cord", "up"])?;
+    link.near.run("ping", &["-q", "-c", "10", "-i", "0.01", "10.9.0.2"])?;
+    // It was looked for after this.
+    meter.wait_for_message(report)?;
+    meter.wait_for_message(report)?;
+    let log = meter.stop()?;
+    let interface = &log.report["interfaces"][0];
+    ensure!(number(interface, "tx_packets") >= 10, "{interface:#}");
+    ensure!(number(log.the(|flow| flow["protocol"] == 1)?, "bidirectional_packets") == 20);
+    log.check_balance()
+}
+
+/// The one line that `flowmeter live` ends with, started by another program.
+fn refusal(host: &Host, by: &[&str]) -> Result<String> {
+    let (first, rest) = by.split_first().context("a program")?;
+    let mut command = host.command(first);
+    command.args(rest).arg(program("flowmeter")?).args(["live", WIRE]);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "it ran: {said}");
+    ensure!(said.lines().count() == 1, "more than one line: {said}");
+    Ok(said)
+}
+
+#[test]
+fn missing_capabilities_are_named() -> Result<()> {
+    if !root::available("missing_capabilities_are_named")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    for capability in ["perfmon", "net_admin", "bpf"] {
+        let set = format!("-{capability},-sys_admin");
+        let by = ["setpriv", &format!("--bounding-set={set}"), &format!("--inh-caps={set}")];
+        let said = refusal(&link.near, &by)?;
+        let name = format!("CAP_{} missing", capability.to_uppercase());
+        ensure!(said.starts_with(&format!("error: {name}")), "{said}");
+        ensure!(said.contains("run as root"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn too_few_descriptors_are_said_before_anything_fails() -> Result<()> {
+    if !root::available("too_few_descriptors_are_said_before_anything_fails")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    for few in ["8", "16", "40", "100", "200"] {
+        let said = refusal(&link.near, &["prlimit", &format!("--nofile={few}")])?;
+        let wanted = format!("too few file descriptors: this process may have {few}, ");
+        ensure!(said.contains(&wanted) && said.contains("ulimit -n"), "{few}: {said}");
+    }
+    // Where it may, it raises the limit itself.
+    let mut command = link.near.command("prlimit");
+    command.arg("--nofile=64:4096").arg(program("flowmeter")?);
+    let meter = Meter::start_command(command, &[WIRE])?;
+    ensure!(meter.warnings.is_empty(), "{:?}", meter.warnings);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", meter.pid()))?.count();
+    ensure!((32..200).contains(&open), "{open} descriptors");
+    meter.stop()?.check_balance()
+}
