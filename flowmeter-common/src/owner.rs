@@ -75,7 +75,7 @@ pub struct OwnerEvent {
     pub local: Address,
     /// The peer's; zeros if the socket has none of its own.
     pub remote: Address,
-    /// Thread group, in the first pid namespace.
+    /// Thread group, in the pid namespace that procfs shows the meter; 0 if it has no number there.
     pub pid: u32,
     /// The thread group of its parent; 0 if unknown.
     pub parent: u32,
@@ -116,7 +116,7 @@ pub struct ExecEvent {
     pub start_ns: u64,
     /// As in [`OwnerEvent::exec_id`], of the program that begins.
     pub exec_id: u64,
-    /// Thread group, in the first pid namespace.
+    /// Thread group, as in [`OwnerEvent::pid`].
     pub pid: u32,
     /// The thread group of its parent.
     pub parent: u32,

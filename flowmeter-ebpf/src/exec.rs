@@ -16,6 +16,7 @@ use crate::maps::{
 };
 use crate::owner::{count, exec_id, field, ids};
 use crate::packet::opaque;
+use crate::pids::shown;
 
 /// The running task runs another program from now on.
 ///
@@ -38,8 +39,8 @@ pub unsafe fn executed(task: *mut c_void, program: *mut c_void) {
         let parent: *mut c_void = field(task, TASK_PARENT.load());
         (*event).time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
         (*event).start_ns = field(task, TASK_START.load());
-        (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*event).parent = field(parent, TASK_TGID.load());
+        (*event).pid = shown(task, (bpf_get_current_pid_tgid() >> 32) as u32);
+        (*event).parent = shown(parent, field(parent, TASK_TGID.load()));
         (*event).exec_id = exec_id(task);
         (*event).ids = ids(task);
         (*event).reserved = 0;

@@ -14,6 +14,7 @@ mod meter;
 mod owner;
 mod packet;
 mod parse;
+mod pids;
 mod reap;
 mod users;
 

@@ -186,6 +186,8 @@ globals! {
     MANY: u32 = 0;
     /// 1 if flows are to know their sockets.
     ATTRIBUTE: u32 = 0;
+    /// The number of the pid namespace that processes' numbers are of; 0 for the first.
+    PID_NAMESPACE: u32 = 0;
     /// Where fields are in the kernel's structs; bytes. Of `task_struct`, 0 if not known:
     TASK_LEADER: u32 = 0;
     TASK_PARENT: u32 = 0;
@@ -197,6 +199,12 @@ globals! {
     TASK_EXEC_ID: u32 = 0;
     TASK_CRED: u32 = 0;
     TASK_LOGIN: u32 = 0;
+    TASK_PID: u32 = 0;
+    /// Of `pid`, `upid` and `pid_namespace`; the number of the last 0 if not known:
+    PID_LEVEL: u32 = 0;
+    PID_NUMBERS: u32 = 0;
+    UPID_SPACE: u32 = 0;
+    PID_SPACE_NUMBER: u32 = 0;
     /// Of `cred`:
     CRED_EUID: u32 = 0;
     CRED_EGID: u32 = 0;

@@ -27,6 +27,7 @@ use crate::maps::{
     TASK_LOGIN, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
 };
 
+use crate::pids::shown;
 use crate::users;
 
 const AF_INET: u16 = 2;
@@ -307,7 +308,8 @@ fn tell_process(event: &mut OwnerEvent) {
     // SAFETY: has no preconditions, and the name has the room that is said.
     unsafe {
         event.cgroup = bpf_get_current_cgroup_id();
-        event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        let first = (bpf_get_current_pid_tgid() >> 32) as u32;
+        event.pid = shown(bpf_get_current_task() as *const c_void, first);
         bpf_get_current_comm(event.thread.as_mut_ptr().cast(), event.thread.len() as u32);
     }
     event.name = event.thread;
@@ -319,7 +321,8 @@ fn tell_process(event: &mut OwnerEvent) {
         let leader: u64 = read(task as *const c_void, TASK_LEADER.load());
         let parent: u64 = read(leader as *const c_void, TASK_PARENT.load());
         event.start_ns = read(leader as *const c_void, TASK_START.load());
-        event.parent = read(parent as *const c_void, TASK_TGID.load());
+        let first = read(parent as *const c_void, TASK_TGID.load());
+        event.parent = shown(parent as *const c_void, first);
         if leader != task {
             event.name = read(leader as *const c_void, TASK_COMM.load());
         }
@@ -364,7 +367,7 @@ pub unsafe fn field<T: Copy>(base: *const c_void, offset: u32) -> T {
 
 /// A field of a kernel struct; zeroes if it cannot be read.
 #[inline(always)]
-fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+pub fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
     let mut value = core::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: the helper checks the address it reads from, and writes a value's size. Only integers
     // and arrays of them are read, of which any bytes are one.

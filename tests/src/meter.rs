@@ -99,9 +99,16 @@ impl Meter {
         }
     }
 
-    /// Its process. `ip netns exec` becomes the program, so it is the meter itself.
+    /// Its process. `ip netns exec` becomes the program, so it is the meter itself; `unshare --fork`
+    /// has it for its only child.
     pub fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
+        let started = self.child.id().cast_signed();
+        let read = |file: &str| fs::read_to_string(format!("/proc/{started}/{file}"));
+        if read("comm").is_ok_and(|name| name.trim_end() == "flowmeter") {
+            return started;
+        }
+        let child = read(&format!("task/{started}/children"));
+        child.ok().and_then(|child| child.trim().parse().ok()).unwrap_or(started)
     }
 
     /// Sends it a signal.

@@ -39,7 +39,7 @@ mod table;
 /// A process, as the owner of one end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The thread group's id, in the pid namespace of the meter.
+    /// The thread group's id, in the pid namespace that procfs shows; 0 if it has none there.
     pub pid: u32,
     /// The thread group leader's `comm`: at most 15 bytes, chosen by the process itself.
     pub name: String,

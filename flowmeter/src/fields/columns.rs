@@ -488,13 +488,13 @@ macro_rules! owner {
                 Owners,
                 Unsigned,
                 "",
-                concat!("Process at ", $whose, "'s end. Null if unknown or not on this host."),
-                |r| r
-                    .flow
-                    .owners
-                    .$side
-                    .as_ref()
-                    .map_or(Value::Null, |o| Value::U64(u64::from(o.pid)))
+                concat!(
+                    "Process at ",
+                    $whose,
+                    "'s end, numbered as `/proc` numbers it where the meter runs. Null if unknown, \
+                     not on this host, or outside the pid namespace of that `/proc`."
+                ),
+                |r| number(r.flow.owners.$side.as_ref().map(|o| o.pid).filter(|pid| *pid != 0))
             ),
             column!(
                 concat!(stringify!($side), "_process_name"),
@@ -650,8 +650,8 @@ pub static COLUMNS: &[&[Column]] = &[
         layer7!(content_type, "HTTP content type."),
     ],
     &[
-        column!("system_process_pid", Process, Signed, "", "Process at the local end, the initiator's if both are local; -1 if unknown.",
-            |r| r.flow.local_owner().map_or(Value::I64(-1), |o| Value::I64(i64::from(o.pid)))),
+        column!("system_process_pid", Process, Signed, "", "Process at the local end, the initiator's if both are local; -1 if unknown or without a number in the pid namespace of the meter's `/proc`.",
+            |r| r.flow.local_owner().filter(|o| o.pid != 0).map_or(Value::I64(-1), |o| Value::I64(i64::from(o.pid)))),
         column!("system_process_name", Process, Text, "", "Name of that process; empty if unknown.",
             |r| Value::Str(r.flow.local_owner().map_or("", |o: &Owner| &o.name))),
     ],

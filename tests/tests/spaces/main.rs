@@ -158,3 +158,41 @@ fn too_few_descriptors_are_said_before_anything_fails() -> Result<()> {
     ensure!((32..200).contains(&open), "{open} descriptors");
     meter.stop()?.check_balance()
 }
+
+/// Sends a datagram, and says which number the process has for itself.
+const SPEAK: &str = "\
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('10.9.0.2', int(sys.argv[1])))
+s.send(b'x')
+print(os.getpid())
+";
+
+#[test]
+fn processes_are_numbered_as_procfs_does() -> Result<()> {
+    if !root::available("processes_are_numbered_as_procfs_does")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut command = link.near.command("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(program("flowmeter")?);
+    let meter = Meter::start_command(command, &["--n-dissections=0", WIRE])?;
+    let target = meter.pid().to_string();
+    let speak = ["--target", &target, "--pid", "--net", "python3", "-c", SPEAK, "4001"];
+    let inside = Command::new("nsenter").args(speak).output()?;
+    ensure!(inside.status.success(), "{inside:?}");
+    let inside: u64 = String::from_utf8(inside.stdout)?.trim().parse()?;
+    link.near.python(SPEAK, &["4002"])?;
+    let log = meter.stop()?;
+
+    let flow = log.the(|flow| flow["dst_port"] == 4001)?;
+    ensure!(flow["src_process_pid"] == inside, "{inside}: {flow:#}");
+    ensure!(flow["attribution_method"] == "socket", "{flow:#}");
+    let exe = flow["src_process_exe"].as_str().unwrap_or_default();
+    ensure!(exe.contains("python3"), "{flow:#}");
+    // Nothing of a namespace within has a number for what is outside.
+    let flow = log.the(|flow| flow["dst_port"] == 4002)?;
+    ensure!(flow["src_process_pid"].is_null() && flow["system_process_pid"] == -1, "{flow:#}");
+    ensure!(flow["src_process_name"] == "python3", "{flow:#}");
+    log.check_balance()
+}

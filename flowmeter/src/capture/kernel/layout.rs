@@ -37,13 +37,18 @@ const FIELDS: [(&str, &str, &[&str]); 22] = [
 ];
 
 /// The same of fields that not every kernel has. What is not there is not told.
-const OPTIONAL: [(&str, &str, &[&str]); 5] = [
+const OPTIONAL: [(&str, &str, &[&str]); 10] = [
     ("TASK_EXEC_ID", "task_struct", &["self_exec_id"]),
     ("TASK_CRED", "task_struct", &["cred"]),
     // With CONFIG_AUDIT.
     ("TASK_LOGIN", "task_struct", &["loginuid"]),
     ("CRED_EUID", "cred", &["euid"]),
     ("CRED_EGID", "cred", &["egid"]),
+    ("TASK_PID", "task_struct", &["thread_pid"]),
+    ("PID_LEVEL", "pid", &["level"]),
+    ("PID_NUMBERS", "pid", &["numbers"]),
+    ("UPID_SPACE", "upid", &["ns"]),
+    ("PID_SPACE_NUMBER", "pid_namespace", &["ns", "inum"]),
 ];
 
 /// Finds them all; none if one is not there that must be.

@@ -11,6 +11,7 @@ mod log;
 mod maps;
 mod netlink;
 mod owners;
+mod pids;
 pub mod probe;
 mod refusal;
 mod settled;
@@ -297,6 +298,7 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     let wall_offset = wall_offset.cast_unsigned();
     let log_level = if options.log { u8::MAX } else { 0 };
     let attribute = u32::from(options.attribute);
+    let pid_namespace = pids::namespace();
     let offsets = if options.attribute { layout::offsets() } else { None }.unwrap_or_default();
     let mut loader = EbpfLoader::new();
     for (global, offset) in &offsets {
@@ -304,6 +306,7 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     }
     loader
         .override_global("ATTRIBUTE", &attribute, true)
+        .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .override_global("WALL_OFFSET", &wall_offset, true)
         .override_global("IDLE_NS", &knobs.idle_ns, true)
