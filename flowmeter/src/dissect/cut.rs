@@ -6,19 +6,41 @@
 
 use super::headers::{self, Lead, TCP, UDP};
 
+/// How much of a packet that was cut is shown to nDPI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// All that can be read rightly.
+    #[default]
+    Sound,
+    /// What `NFStream` 6.6.0's nDPI takes: all that is there of TCP, even half a name, and nothing of
+    /// UDP, whose own length says more.
+    AsNfstream,
+}
+
 /// The packet `ip`, which had `wire` bytes from its IP header on, with lengths that what is there of
 /// it can keep. What was captured whole is not copied.
-pub fn as_captured<'p>(ip: &'p [u8], wire: u32, scratch: &'p mut Vec<u8>) -> &'p [u8] {
+pub fn as_captured<'p>(
+    ip: &'p [u8],
+    wire: u32,
+    shown: Shown,
+    scratch: &'p mut Vec<u8>,
+) -> &'p [u8] {
     if cut_from(ip, wire).is_none() {
         return ip;
     }
     scratch.clear();
     scratch.extend_from_slice(ip);
-    shorten_to_fit(scratch, wire);
+    match shown {
+        Shown::Sound => shorten_to_fit(scratch, wire),
+        Shown::AsNfstream => {
+            // Where this fails there is no IP header to read, and the packet is refused.
+            let _ = set_length(scratch, ip.len());
+        }
+    }
     scratch
 }
 
-/// The same in place.
+/// With [`Shown::Sound`], in place.
 pub(super) fn shorten_to_fit(packet: &mut [u8], wire: u32) {
     if let Some(stated) = cut_from(packet, wire) {
         // What has no transport header that could be read is refused, whatever its lengths.
@@ -94,14 +116,14 @@ pub(super) fn set_length(packet: &mut [u8], length: usize) -> Option<()> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::as_captured;
+    use super::{Shown, as_captured};
     use crate::dissect::headers::{Transport, sound};
     use crate::dissect::samples::{Packet, dns_query, tls_client_hello};
 
     /// Bytes of payload of the packet as it is dissected; none if it is refused.
     fn payload(packet: &[u8], wire: usize) -> Option<usize> {
         let mut scratch = Vec::new();
-        let copy = as_captured(packet, wire as u32, &mut scratch);
+        let copy = as_captured(packet, wire as u32, Shown::Sound, &mut scratch);
         let sound = sound(copy)?;
         match sound.transport()? {
             Transport::Tcp { payload, .. } | Transport::Udp { payload, .. } => Some(payload.len()),
@@ -134,6 +156,25 @@ mod tests {
                 assert_eq!(got, Some(there - headers), "{there} of {}", packet.len());
             }
         }
+    }
+
+    /// Half a host's name is shown of TCP, and of UDP nothing.
+    #[test]
+    fn as_nfstream_takes_it_what_is_there_of_tcp_goes_and_of_udp_nothing() {
+        let shown = |packet: &[u8], there: usize, shown| {
+            let mut scratch = Vec::new();
+            let copy = as_captured(&packet[..there], packet.len() as u32, shown, &mut scratch);
+            sound(copy).map(|sound| sound.bytes.len())
+        };
+        let request = Packet::tcp(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n");
+        let (line, half) = (40 + 16, 40 + 28);
+        assert_eq!(shown(&request, half, Shown::AsNfstream), Some(half));
+        assert_eq!(shown(&request, half, Shown::Sound), Some(line));
+        let query = dns_query();
+        let there = query.len() - 1;
+        assert_eq!(shown(&query, there, Shown::AsNfstream), None);
+        assert_eq!(shown(&query, there, Shown::Sound), Some(there));
+        assert_eq!(shown(&query, query.len(), Shown::AsNfstream), Some(query.len()));
     }
 
     #[test]
@@ -209,7 +250,7 @@ mod tests {
                 *low = length;
             }
             let mut scratch = Vec::new();
-            let copy = as_captured(&bytes, wire, &mut scratch).to_vec();
+            let copy = as_captured(&bytes, wire, Shown::Sound, &mut scratch).to_vec();
             prop_assert_eq!(copy.len(), bytes.len());
             let is_changed = copy != bytes;
             prop_assert!(!is_changed || (bytes.len()..=wire as usize).contains(

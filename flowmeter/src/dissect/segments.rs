@@ -8,7 +8,7 @@
 use flowmeter_common::event::PacketEvent;
 use flowmeter_common::tcp::{CWR, FIN, PSH};
 
-use super::cut::{self, set_length};
+use super::cut::{self, Shown, set_length};
 use super::headers::{self, TCP, UDP};
 
 /// Hands out the packets on the wire of which an event brings bytes, `ip`: each with how many came
@@ -20,7 +20,7 @@ pub fn each(
     mut see: impl FnMut(u32, &[u8]),
 ) {
     if event.segments < 2 {
-        see(0, cut::as_captured(ip, event.ip_bytes, scratch));
+        see(0, cut::as_captured(ip, event.ip_bytes, Shown::Sound, scratch));
         return;
     }
     for index in 0..event.forwarded.into() {

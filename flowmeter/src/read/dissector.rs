@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::tally::mark;
 
-use crate::collector::pcap::{Found, Rank, Share};
+use crate::collector::pcap::{Found, Rank, Reading, Share};
 use crate::config::ReadPlan;
+use crate::dissect;
 use crate::dissect::batch::Batch;
 use crate::dissect::contained::process::Returned;
+use crate::dissect::cut::{self, Shown};
 use crate::dissect::dissector::Limits;
 use crate::dissect::place::{Place, Places};
-use crate::dissect::{self, cut};
 use crate::record::Flow;
 
 /// A flow's number with the dissector, while it has one.
@@ -36,6 +37,8 @@ pub struct Dissector {
     /// None if nothing is to be dissected.
     place: Option<Place>,
     batch: Batch,
+    /// How much of packets that were cut.
+    shown: Shown,
     /// Of [`cut`].
     scratch: Vec<u8>,
     back: Returned,
@@ -65,6 +68,10 @@ impl Dissector {
             n_dissections,
             place,
             batch: Batch::default(),
+            shown: match plan.reading {
+                Reading::Nfstream => Shown::AsNfstream,
+                Reading::Right | Reading::Flowcontainer => Shown::Sound,
+            },
             scratch: Vec::new(),
             back: Returned::default(),
             settled: Vec::new(),
@@ -89,7 +96,7 @@ impl Dissector {
         }
         let part = self.share.part(&found.key) as u32;
         let time_ms = found.now_ns / MILLISECOND;
-        let ip = cut::as_captured(ip, found.wire, &mut self.scratch);
+        let ip = cut::as_captured(ip, found.wire, self.shown, &mut self.scratch);
         self.batch.packet(u64::from(flow), part, number as u32, time_ms, ip);
         self.give_if_full();
     }

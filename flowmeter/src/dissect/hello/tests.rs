@@ -314,7 +314,7 @@ fn what_was_cut_off_a_hello_is_a_gap() {
     for missing in 1..200 {
         let mut scratch = Vec::new();
         let there = &first[..first.len() - missing];
-        let cut = cut::as_captured(there, first.len() as u32, &mut scratch);
+        let cut = cut::as_captured(there, first.len() as u32, cut::Shown::Sound, &mut scratch);
         let hello = after(&[syn(), cut.to_vec(), second.clone()]);
         assert!(hello.is_waiting(), "{missing}");
         assert!(hello.finish().is_none(), "{missing}");
