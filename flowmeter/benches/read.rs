@@ -84,6 +84,7 @@ fn flows(packets: &[Found]) -> Vec<Flow> {
         layer7: None,
         owners: Owners::default(),
         interface: None,
+        peer: None,
     };
     flows.0.into_iter().map(flow).collect()
 }

@@ -12,8 +12,10 @@ use flowmeter_common::tally::mark;
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
-use crate::attribution::{self, Conversation, Heard, Hooked, Owners, Poller, ProcessKey, Profiles};
-use crate::capture::kernel::{OwnerRing, SettledFlows};
+use crate::attribution::{
+    self, Conversation, Heard, Hooked, Owners, Peers, Poller, ProcessKey, Profiles,
+};
+use crate::capture::kernel::{FarEnd, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict, segments};
@@ -36,6 +38,7 @@ pub struct Annotator {
     dissector: Option<(Pool, SettledFlows)>,
     sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
+    peers: Option<Peers>,
     profiles: Option<Profiles>,
     /// The last process heard of: most events come in runs of one process.
     heard: Option<ProcessKey>,
@@ -55,10 +58,12 @@ pub struct Annotator {
 impl Annotator {
     /// Starts what the plan asks for. With `ring` the kernel tells of the sockets; by `settled` it is
     /// told of the flows that need no more dissection.
+    /// `ends` are the interfaces' other ends.
     pub fn start(
         plan: &LivePlan,
         ring: Option<OwnerRing>,
         settled: SettledFlows,
+        ends: impl IntoIterator<Item = FarEnd>,
     ) -> Result<Self, Error> {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
@@ -78,6 +83,7 @@ impl Annotator {
                 (ring, hooked)
             }),
             processes,
+            peers: plan.visibility.map(|_| Peers::new(ends)),
             waiting: HashMap::new(),
             order: VecDeque::new(),
             ready: VecDeque::new(),
@@ -105,6 +111,8 @@ impl Annotator {
     /// Adds the processes to a flow that has ended. It comes back unless it waits for its verdict.
     pub fn annotate(&mut self, mut flow: Flow) -> Option<Flow> {
         flow.owners = self.owners(&flow);
+        let number = usize::from(flow.record.key.interface);
+        flow.peer = self.peers.as_mut().and_then(|peers| peers.of(number));
         let Some((dissector, _)) = &mut self.dissector else { return Some(flow) };
         let uid = flow.record.uid;
         if table::is_hosts(uid) {

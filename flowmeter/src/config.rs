@@ -74,7 +74,7 @@ impl LivePlan {
     /// read of processes.
     pub fn descriptors(&self) -> u64 {
         /// Of a meter without interfaces, measured, and as many again.
-        const MOST: u64 = 256;
+        const MOST: u64 = 128;
         /// Of an interface: its links at two hooks, their descriptors while they are made, and the
         /// socket that holds it promiscuous.
         const EACH: u64 = 8;

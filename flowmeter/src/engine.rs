@@ -11,7 +11,7 @@ use flowmeter_common::event::PacketEvent;
 use thiserror::Error;
 
 use crate::annotate::Annotator;
-use crate::capture::kernel::{self, Kernel, SocketHook};
+use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
 use crate::health::{Books, Report};
@@ -55,8 +55,10 @@ pub fn attach(plan: &LivePlan) -> Result<Attached, Error> {
 pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<(), Error> {
     let Attached { sink, mut kernel } = attached;
     let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
+    let settled = kernel.settled_flows()?;
+    let ends: Vec<_> = kernel.interfaces.iter().map(Interface::far_end).collect();
     let mut stages = Stages {
-        annotator: Annotator::start(plan, ring, kernel.settled_flows()?)?,
+        annotator: Annotator::start(plan, ring, settled, ends)?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),
@@ -169,6 +171,7 @@ impl Observer for Stages {
             layer7: None,
             owners: crate::attribution::Owners::default(),
             interface,
+            peer: None,
         };
         if let Some(flow) = self.annotator.annotate(flow) {
             self.write(flow);

@@ -13,7 +13,7 @@ use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Direction, Record, wide};
 use flowmeter_common::tcp;
 
-use crate::attribution::{Owner, Owners};
+use crate::attribution::{Owner, Owners, Peer};
 use crate::dissect::Layer7;
 
 /// A finished flow with all that is known of it.
@@ -33,6 +33,8 @@ pub struct Flow {
     pub owners: Owners,
     /// The interface that the flow was seen on; `None` offline.
     pub interface: Option<Arc<str>>,
+    /// What is at the interface's other end, if that is in another network namespace.
+    pub peer: Option<Arc<Peer>>,
 }
 
 /// Where a flow comes from that no process is known of.
@@ -378,6 +380,7 @@ pub mod example {
             layer7: None,
             owners: Owners::default(),
             interface: None,
+            peer: None,
         }
     }
 

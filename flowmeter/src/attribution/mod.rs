@@ -18,6 +18,7 @@ use flowmeter_common::owner::Ids;
 use thiserror::Error;
 
 pub use self::hooked::{Hooked, HookedCounters};
+pub use self::peers::{Peer, Peers};
 pub use self::poller::{Counters as PollerCounters, Options, Poller};
 pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
 
@@ -29,6 +30,7 @@ mod addresses;
 mod gaps;
 mod heard;
 mod hooked;
+mod peers;
 mod poller;
 mod processes;
 pub mod profile;

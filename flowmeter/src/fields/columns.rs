@@ -12,7 +12,7 @@ use flowmeter_common::tunnel;
 use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
-use crate::attribution::{Owner, Profile};
+use crate::attribution::{Owner, Peer, Profile};
 use crate::dissect::{Details, Fingerprints, Layer7};
 use crate::record::Side::{Both, Dst2Src, Src2Dst};
 use crate::record::{Moments, end_reason, expiration_id};
@@ -512,6 +512,28 @@ macro_rules! owner {
     };
 }
 
+/// What is known of the other end of the flow's interface.
+macro_rules! peer {
+    ($name:literal, $kind:ident, $what:literal, $value:expr) => {
+        column!(
+            $name,
+            Owners,
+            $kind,
+            "",
+            concat!(
+                "If the flow's interface is one end of a pair (veth) whose other end is in another \
+                 network namespace: ",
+                $what,
+                ". Null otherwise, and if no process is in it."
+            ),
+            |r| {
+                let value: fn(&Peer) -> Value<'_> = $value;
+                r.flow.peer.as_deref().map_or(Value::Null, value)
+            }
+        )
+    };
+}
+
 /// What is known of a process, under a prefix: of the one at the local end without, of those at the
 /// ends with theirs.
 macro_rules! process {
@@ -734,6 +756,10 @@ pub static COLUMNS: &[&[Column]] = &[
             |r| Value::Str(r.flow.local_owner().map_or("none", |o| o.method.as_str()))),
         column!("attribution_origin", Owners, Text, "", "What is known of a flow without a process: kernel if the kernel itself answered, forwarded if this host sent packets of others, unknown. Null for flows with one.",
             |r| r.flow.origin().map_or(Value::Null, |origin| Value::Str(origin.as_str()))),
+        peer!("peer_netns", Unsigned, "number of that namespace, as `lsns` shows it", |peer| Value::U64(peer.netns)),
+        peer!("peer_container_runtime", Text, "engine of the container whose it is", |peer| text(peer.runtime)),
+        peer!("peer_container_id", Text, "that container's id or machine's name; null if several share it", |peer| text(peer.container.as_deref())),
+        peer!("peer_pod_uid", Text, "uid of the Kubernetes pod whose it is", |peer| text(peer.pod.as_deref())),
     ],
     process!("", local_owner, "the local end"),
     owner!(src, "the initiator"),

@@ -233,6 +233,7 @@ impl<O: Output> Observer<Kept> for Stages<O> {
             layer7: None,
             owners: Owners::default(),
             interface: None,
+            peer: None,
         };
         self.dissector.finish(rank, flow, ended.attached);
         self.hand_on();

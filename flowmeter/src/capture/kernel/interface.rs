@@ -1,6 +1,6 @@
 //! What is known of an interface?
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use flowmeter_common::counter::MAX_INTERFACES;
@@ -39,6 +39,11 @@ impl Interface {
         self.links.is_there(self.index)
     }
 
+    /// Its other end, if it has one.
+    pub fn far_end(&self) -> FarEnd {
+        FarEnd { index: self.index, links: Arc::clone(&self.links) }
+    }
+
     /// Has the interface take packets for others too, until this value goes.
     pub(super) fn hold_promiscuous(&mut self) {
         match sys::promiscuous(self.index) {
@@ -49,6 +54,33 @@ impl Interface {
                 self.name
             ),
         }
+    }
+}
+
+/// The other end of an interface that is one of two, like a cable's.
+#[derive(Clone, Debug)]
+pub struct FarEnd {
+    index: u32,
+    links: Arc<Links>,
+}
+
+impl FarEnd {
+    /// Whether the interface is there still.
+    pub fn is_there(&self) -> bool {
+        self.links.is_there(self.index)
+    }
+
+    /// The number that this network namespace has for the one of the other end; none if it is in
+    /// this one, or there is no other end.
+    pub fn namespace(&self) -> Option<i32> {
+        let link = self.links.get(self.index).ok()??;
+        // What is made from another interface, as a VLAN is, names the namespace of that.
+        link.other.filter(|_| matches!(link.kind.as_deref(), Some("veth" | "netkit")))
+    }
+
+    /// The number that this network namespace has for another; none if it has none.
+    pub fn number(&self, namespace: BorrowedFd<'_>) -> Option<i32> {
+        self.links.number(namespace).ok()?
     }
 }
 

@@ -29,7 +29,7 @@ use thiserror::Error;
 
 pub use attach::Hook;
 pub use counters::{Balance, Tally};
-pub use interface::Interface;
+pub use interface::{FarEnd, Interface};
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, Slice, SpltMap};
 pub use netlink::Traffic;
 pub use owners::{OwnerRing, SocketHook};

@@ -5,14 +5,17 @@
 //! with the host's `/sys`.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use netlink_packet_core::{
     DecodeError, DefaultNla, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NlasIterator,
+    Parseable as _,
 };
 pub use netlink_packet_route::link::LinkLayerType as Layer;
 use netlink_packet_route::link::{LinkAttribute, LinkHeader, LinkMessage, Stats64};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -28,6 +31,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// What it has counted; none if it does not count.
     pub traffic: Option<Traffic>,
+    /// The network namespace that the interface is in which this one is tied to, by the number that
+    /// this namespace has for it; none if that is the same, or there is none.
+    pub other: Option<i32>,
 }
 
 /// What an interface counts itself.
@@ -139,6 +145,25 @@ impl Links {
         self.lock().is_there(index)
     }
 
+    /// What is known of an interface now; none if it is gone.
+    pub fn get(&self, index: u32) -> io::Result<Option<Link>> {
+        let mut sockets = self.lock();
+        if sockets.is_there(index) { sockets.request(index, Vec::new()) } else { Ok(None) }
+    }
+
+    /// The number that this network namespace has for another; none if it has none.
+    pub fn number(&self, namespace: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+        let mut message = NsidMessage::default();
+        message.attributes = vec![NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned())];
+        let answer = self.lock().ask(RouteNetlinkMessage::GetNsId(message), RTM_NEWNSID)?;
+        let answer = answer.map(|payload| NsidMessage::parse(&payload).map_err(malformed));
+        let attributes = answer.transpose()?.map_or(Vec::new(), |message| message.attributes);
+        Ok(attributes.into_iter().find_map(|attribute| match attribute {
+            NsidAttribute::Id(number) => u32::try_from(number).ok().map(u32::cast_signed),
+            _ => None,
+        }))
+    }
+
     /// The lock, also after a panic of another thread: every change is whole.
     fn lock(&self) -> MutexGuard<'_, Sockets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -150,15 +175,23 @@ const ANSWER: usize = 1 << 16;
 
 /// Linux, `include/uapi/linux/netlink.h`.
 const NLMSG_ERROR: u16 = 2;
+/// Linux, `include/uapi/linux/rtnetlink.h`.
+const RTM_NEWNSID: u16 = 88;
 
 impl Sockets {
     /// The interface with this index, or if that is 0, with these attributes; none if there is none.
     fn request(&mut self, index: u32, attributes: Vec<LinkAttribute>) -> io::Result<Option<Link>> {
-        self.sequence = self.sequence.wrapping_add(1);
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes = attributes;
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(message));
+        let answer = self.ask(RouteNetlinkMessage::GetLink(message), libc::RTM_NEWLINK)?;
+        answer.map(|payload| link(&payload).map_err(malformed)).transpose()
+    }
+
+    /// What answers a message; none if there is no such device.
+    fn ask(&mut self, message: RouteNetlinkMessage, answer: u16) -> io::Result<Option<Vec<u8>>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST;
         request.header.sequence_number = self.sequence;
         request.finalize();
@@ -168,14 +201,14 @@ impl Sockets {
         loop {
             let mut bytes = Vec::with_capacity(ANSWER);
             self.requests.recv(&mut bytes, 0)?;
-            let answer = NetlinkBuffer::new_checked(bytes.as_slice()).map_err(malformed)?;
+            let message = NetlinkBuffer::new_checked(bytes.as_slice()).map_err(malformed)?;
             // One that was not waited for, after an error.
-            if answer.sequence_number() != self.sequence {
+            if message.sequence_number() != self.sequence {
                 continue;
             }
-            return match answer.message_type() {
-                libc::RTM_NEWLINK => link(answer.payload()).map(Some).map_err(malformed),
-                NLMSG_ERROR => match error_number(answer.payload()) {
+            return match message.message_type() {
+                kind if kind == answer => Ok(Some(message.payload().to_vec())),
+                NLMSG_ERROR => match error_number(message.payload()) {
                     libc::ENODEV => Ok(None),
                     number => Err(io::Error::from_raw_os_error(number)),
                 },
@@ -256,6 +289,7 @@ const HEADER: usize = 16;
 /// Attributes (Linux, `include/uapi/linux/if_link.h`).
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_ALT_IFNAME: u16 = 53;
 /// Within `IFLA_LINKINFO`.
 const IFLA_INFO_KIND: u16 = 1;
@@ -264,8 +298,13 @@ const IFLA_INFO_KIND: u16 = 1;
 /// one that the crate does not take would spoil them all.
 fn link(payload: &[u8]) -> Result<Link, DecodeError> {
     let header = LinkHeader::parse(payload)?;
-    let mut link =
-        Link { index: header.index, layer: header.link_layer_type, kind: None, traffic: None };
+    let mut link = Link {
+        index: header.index,
+        layer: header.link_layer_type,
+        kind: None,
+        traffic: None,
+        other: None,
+    };
     for attribute in NlasIterator::new(payload.get(HEADER..).unwrap_or_default()) {
         let attribute = attribute?;
         match attribute.kind() {
@@ -277,6 +316,10 @@ fn link(payload: &[u8]) -> Result<Link, DecodeError> {
                     tx_packets: counts.tx_packets,
                     tx_bytes: counts.tx_bytes,
                 });
+            }
+            IFLA_LINK_NETNSID => {
+                let number = attribute.value().first_chunk().copied().map(i32::from_ne_bytes);
+                link.other = number.filter(|number| *number >= 0);
             }
             IFLA_LINKINFO => link.kind = kind(attribute.value())?,
             _ => {}
