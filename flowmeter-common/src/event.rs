@@ -75,8 +75,10 @@ pub struct OverflowEvent {
     pub kind: u32,
     /// Number of the interface among those metered.
     pub interface: u32,
-    /// Time of the packet; ns since the epoch.
-    pub time_ns: u64,
+    /// Time of the packet by the meter's clock; ns.
+    pub clock_ns: u64,
+    /// What a flow that it begins adds, see [`clock`](crate::clock); ns.
+    pub wall_offset: u64,
     /// The packet.
     pub packet: Packet,
 }
@@ -86,8 +88,8 @@ pub struct OverflowEvent {
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ReapRequest {
-    /// The time up to which flows have ended; ns since the epoch.
-    pub now_ns: u64,
+    /// The time up to which flows have ended, by the meter's clock; ns.
+    pub clock_ns: u64,
     /// 1 to reap the flows whether they have ended or not.
     pub force: u32,
     /// Number of keys.

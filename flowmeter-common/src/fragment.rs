@@ -38,7 +38,7 @@ pub struct FragmentKey {
 )]
 #[repr(C)]
 pub struct Ports {
-    /// When the first fragment was seen; ns since the epoch.
+    /// When the first fragment was seen, by the meter's clock; ns.
     pub time_ns: u64,
     /// Source port.
     pub src_port: u16,

@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`bytes`] → [`packet`] → [`link`] → [`network`] → [`transport`] → [`tunnel`] →
 //! [`parse`] give a [`packet::Packet`]; [`key`] → [`tcp`] → [`tally`] → [`lifetime`] make flows of
-//! them; [`event`], [`knobs`] and [`counter`] are what the two halves tell each other.
+//! them; [`event`], [`clock`], [`knobs`] and [`counter`] are what the two halves tell each other.
 
 #![no_std]
 #![expect(
@@ -20,6 +20,7 @@
 #![deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 
 pub mod bytes;
+pub mod clock;
 pub mod counter;
 pub mod event;
 pub mod fragment;

@@ -37,18 +37,18 @@ impl EndReason {
 /// A direction with this many packets is closed, so that its 32-bit flag counters cannot wrap.
 const MAX_PACKETS: u64 = u32::MAX as u64 - 0x1_0000;
 
-/// Whether `now_ns` lies past the life of `r`, and why: the packet at that time belongs to a new
-/// flow.
+/// Whether `clock_ns`, by the meter's clock, lies past the life of `r`, and why: the packet at that
+/// time belongs to a new flow.
 ///
-/// `NFStream`'s rule, on its clock: all times in whole milliseconds, idle before active, a
-/// difference equal to the timeout has passed it.
+/// `NFStream`'s rule, on its clock: all times in whole milliseconds of the wall clock, idle before
+/// active, a difference equal to the timeout has passed it.
 #[inline(always)]
-pub fn ended<S: Settings>(r: &Record, now_ns: u64, knobs: &S) -> Option<EndReason> {
-    let last = r.last_ns();
+pub fn ended<S: Settings>(r: &Record, clock_ns: u64, knobs: &S) -> Option<EndReason> {
     // The exact answer costs divisions; nearly always the rough one is "no".
-    if is_idle(last, now_ns, knobs) {
+    if is_idle(r, clock_ns, knobs) {
         return Some(EndReason::Idle);
     }
+    let now_ns = r.on_the_wall(clock_ns);
     let first = r.first_ns();
     if reached_roughly(first, now_ns, knobs.active_ns())
         && reached(first, now_ns, knobs.active_ns())
@@ -62,9 +62,10 @@ pub fn ended<S: Settings>(r: &Record, now_ns: u64, knobs: &S) -> Option<EndReaso
     None
 }
 
-/// Whether a flow whose last packet was at `last_ns` is idle at `now_ns`.
+/// Whether the flow of `r` is idle at `clock_ns` by the meter's clock.
 #[inline(always)]
-pub fn is_idle<S: Settings>(last_ns: u64, now_ns: u64, knobs: &S) -> bool {
+pub fn is_idle<S: Settings>(r: &Record, clock_ns: u64, knobs: &S) -> bool {
+    let (last_ns, now_ns) = (r.last_ns(), r.on_the_wall(clock_ns));
     reached_roughly(last_ns, now_ns, knobs.idle_ns()) && reached(last_ns, now_ns, knobs.idle_ns())
 }
 

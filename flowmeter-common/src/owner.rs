@@ -56,7 +56,7 @@ impl Default for Ids {
 pub struct OwnerEvent {
     /// The socket's number, which no other ever has (`SO_COOKIE`).
     pub cookie: u64,
-    /// When it happened; ns since the epoch.
+    /// When it happened, by the meter's clock; ns since boot, sleep included.
     pub time_ns: u64,
     /// When the process started; ns since boot. 0 if the kernel's BTF does not tell where that is.
     pub start_ns: u64,
@@ -110,7 +110,7 @@ pub const MAX_ARGS: usize = 1024;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExecEvent {
-    /// When it began; ns since the epoch.
+    /// When it began; ns since boot, sleep included.
     pub time_ns: u64,
     /// When the process started; ns since boot.
     pub start_ns: u64,

@@ -75,6 +75,8 @@ pub struct Record {
     pub piat_min: u64,
     /// Longest inter-arrival time of both directions together; ticks.
     pub piat_max: u64,
+    /// What the record's times are ahead of the meter's clock, see [`clock`](crate::clock); ns.
+    pub wall_offset: u64,
     /// First ticks of the flow, for the closed form of the inter-arrival sum.
     pub first_ticks: [u64; 2],
     /// Packets that SPLT slots stand for.
@@ -93,7 +95,7 @@ pub struct Record {
     pub reserved: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Record>() == 448);
+const _: () = assert!(size_of::<Record>() == 456);
 
 /// Bits of [`Record::marks`]: how a record falls short, said in the log.
 pub mod mark {
@@ -113,6 +115,8 @@ pub struct Effect {
     pub direction: u32,
     /// Ordinal of the packet in its flow, from 1 (of a super-packet: of its first segment).
     pub number: u64,
+    /// The packet's time, as it is in the record; ns since the epoch.
+    pub time_ns: u64,
     /// 1 if the socket that sends these packets is not known yet, and may be found: not after so
     /// many packets that had none.
     pub wants_socket: u32,
@@ -126,12 +130,21 @@ pub struct Effect {
 const SOCKETLESS: u64 = 64;
 
 impl Record {
-    /// Makes this the record of a new flow with no packet yet.
+    /// Makes this the record of a new flow with no packet yet. Its times will be `wall_offset` ahead
+    /// of the meter's clock.
     #[inline(always)]
-    pub fn begin(&mut self, key: &FlowKey, uid: u64, p: &Packet, from_high: bool) {
+    pub fn begin(
+        &mut self,
+        key: &FlowKey,
+        uid: u64,
+        wall_offset: u64,
+        p: &Packet,
+        from_high: bool,
+    ) {
         *self = Self {
             key: *key,
             uid,
+            wall_offset,
             src_mac: p.src_mac,
             dst_mac: p.dst_mac,
             initiator_is_high: u8::from(from_high),
@@ -139,17 +152,18 @@ impl Record {
         };
     }
 
-    /// Adds a packet seen at `now_ns`, and says in `effect` what that did. A time before the newest
-    /// is taken as the newest.
+    /// Adds a packet seen at `clock_ns` by the meter's clock, and says in `effect` what that did. A
+    /// time before the newest is taken as the newest.
     #[inline(always)]
     pub fn add<S: Settings>(
         &mut self,
         p: &Packet,
         from_high: bool,
-        now_ns: u64,
+        clock_ns: u64,
         knobs: &S,
         effect: &mut Effect,
     ) {
+        let now_ns = self.on_the_wall(clock_ns);
         let reverse = u8::from(from_high) != self.initiator_is_high;
         let [forward, backward] = &mut self.directions;
         let newest_ns = forward.last_ns.max(backward.last_ns);
@@ -216,6 +230,7 @@ impl Record {
         effect.direction = u32::from(reverse);
         effect.wants_socket = u32::from(d.cookie == 0 && d.packets < SOCKETLESS);
         effect.number = before + 1;
+        effect.time_ns = now_ns;
         effect.splt.count = 0;
         if self.splt_packets < knobs.splt() {
             self.add_splt(p, reverse, now_ns, knobs, &mut effect.splt);
@@ -254,6 +269,18 @@ impl Record {
             self.splt_packets += 1;
         }
         self.splt_slots += added.count;
+    }
+
+    /// A time by the meter's clock, as the record has it; ns since the epoch.
+    #[inline(always)]
+    pub fn on_the_wall(&self, clock_ns: u64) -> u64 {
+        clock_ns.wrapping_add(self.wall_offset)
+    }
+
+    /// A time of the record by the meter's clock, by which it can be compared with others; ns.
+    #[inline(always)]
+    pub fn by_the_clock(&self, time_ns: u64) -> u64 {
+        time_ns.wrapping_sub(self.wall_offset)
     }
 
     /// Time of the newest packet; ns since the epoch.

@@ -7,14 +7,15 @@ use flowmeter_common::packet::Packet;
 use flowmeter_common::tally::{Effect, Record};
 use proptest::prelude::*;
 
-/// A flow with a packet at `first` and, in the other direction, one at `last`.
-fn flow(first: u64, last: u64, knobs: &Knobs) -> Record {
+/// A flow with a packet at `first` and, in the other direction, one at `last`, on the wall; by the
+/// meter's clock so much earlier.
+fn flow(first: u64, last: u64, wall_offset: u64, knobs: &Knobs) -> Record {
     let p = Packet { segments: 1, ..Packet::default() };
     let mut record = Record::default();
-    record.begin(&FlowKey::default(), 1, &p, false);
+    record.begin(&FlowKey::default(), 1, wall_offset, &p, false);
     let mut effect = Effect::default();
-    record.add(&p, false, first, knobs, &mut effect);
-    record.add(&p, true, last, knobs, &mut effect);
+    record.add(&p, false, record.by_the_clock(first), knobs, &mut effect);
+    record.add(&p, true, record.by_the_clock(last), knobs, &mut effect);
     record
 }
 
@@ -56,13 +57,15 @@ proptest! {
         before: bool,
         idle_ns in span(),
         active_ns in span(),
+        wall_offset: u64,
     ) {
         let knobs = Knobs { idle_ns, active_ns, ..Knobs::default() };
         let last = first.saturating_add(until_last);
         // A packet on another CPU may be a little older than the newest.
         let now = if before { last.saturating_sub(until_now) } else { last.saturating_add(until_now) };
-        let record = flow(first, last, &knobs);
-        prop_assert_eq!(ended(&record, now, &knobs), rule(first, last, now, &knobs));
+        let record = flow(first, last, wall_offset, &knobs);
+        let clock = record.by_the_clock(now);
+        prop_assert_eq!(ended(&record, clock, &knobs), rule(first, last, now, &knobs));
     }
 }
 
@@ -71,7 +74,7 @@ proptest! {
 fn a_nearly_full_record_ends() {
     let knobs = Knobs::default();
     for direction in 0..2 {
-        let mut record = flow(0, 0, &knobs);
+        let mut record = flow(0, 0, 0, &knobs);
         record.directions[direction].packets = u64::from(u32::MAX) - 0x1_0000;
         assert_eq!(ended(&record, 0, &knobs), None);
         record.directions[direction].packets += 1;

@@ -147,7 +147,7 @@ fn metered(arrivals: &[Arrival], knobs: &Knobs) -> (Record, Vec<Slot>) {
     let mut record = Record::default();
     let mut slots = Vec::new();
     let first = &arrivals[0];
-    record.begin(&FlowKey::default(), 7, &first.packet, first.from_high);
+    record.begin(&FlowKey::default(), 7, 0, &first.packet, first.from_high);
     for a in arrivals {
         let before = record.packets();
         let mut effect = Effect::default();
@@ -255,7 +255,7 @@ proptest! {
         let mut record = Record::default();
         let mut effect = Effect::default();
         let (mut time_ns, mut sum) = (0_u64, 0_u128);
-        record.begin(&FlowKey::default(), 1, &p, false);
+        record.begin(&FlowKey::default(), 1, 0, &p, false);
         record.add(&p, false, 0, &knobs, &mut effect);
         for gap in others.into_iter().chain([gap]) {
             let gap = gap.min(u64::MAX - time_ns);

@@ -6,13 +6,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str, bpf_probe_read_user,
 };
 use flowmeter_common::owner::{ExecEvent, MAX_ARGS, MAX_PATH};
 
+use crate::clock;
 use crate::maps::{
     BPRM_INTERP, EXECS, MM_ARG_END, MM_ARG_START, TASK_MM, TASK_PARENT, TASK_START, TASK_TGID,
-    WALL_OFFSET,
 };
 use crate::owner::{count, exec_id, field, ids};
 use crate::packet::opaque;
@@ -37,7 +37,7 @@ pub unsafe fn executed(task: *mut c_void, program: *mut c_void) {
     // counts. The caller vouches for the structs, and the helpers check what they read.
     unsafe {
         let parent: *mut c_void = field(task, TASK_PARENT.load());
-        (*event).time_ns = bpf_ktime_get_ns() + WALL_OFFSET.load();
+        (*event).time_ns = clock::now();
         (*event).start_ns = field(task, TASK_START.load());
         (*event).pid = shown(task, (bpf_get_current_pid_tgid() >> 32) as u32);
         (*event).parent = shown(parent, field(parent, TASK_TGID.load()));

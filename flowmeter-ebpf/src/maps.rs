@@ -4,6 +4,7 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use flowmeter_common::clock::word;
 use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
 use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, SETTLED_FLOWS};
 use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
@@ -48,7 +49,7 @@ pub struct Scratch {
     pub walk: Walk,
     /// Number of the interface among those metered.
     pub interface: u32,
-    /// Time of the packet; ns since the epoch.
+    /// Time of the packet by the meter's clock, see [`crate::clock`]; ns.
     pub now: u64,
     /// 0 at ingress, 1 at egress.
     pub hook: u32,
@@ -100,6 +101,10 @@ pub static PACKETS: RingBuf<[u8; 8], 33_554_432> = RingBuf::new();
 /// 1024 is `BPF_F_MMAPABLE`: userspace writes it as memory.
 #[btf_map]
 pub static SETTLED: Array<u64, SETTLED_FLOWS, 1024> = Array::new();
+
+/// What kernel and userspace tell each other of time. 1024 is `BPF_F_MMAPABLE`.
+#[btf_map]
+pub static CLOCK: Array<u64, { word::COUNT }, 1024> = Array::new();
 
 /// Ports of fragmented datagrams. Forgetting is harmless, and counted where it is not.
 #[btf_map]
@@ -163,8 +168,6 @@ macro_rules! globals {
 }
 
 globals! {
-    /// Wall clock minus the kernel's monotonic clock; ns.
-    WALL_OFFSET: u64 = 0;
     /// See [`flowmeter_common::knobs::Knobs`] for this one and those below.
     IDLE_NS: u64 = 120_000_000_000;
     ACTIVE_NS: u64 = 1_800_000_000_000;

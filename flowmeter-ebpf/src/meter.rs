@@ -6,8 +6,8 @@
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_map_update_elem, bpf_ringbuf_output,
-    bpf_spin_lock, bpf_spin_unlock,
+    bpf_get_smp_processor_id, bpf_map_update_elem, bpf_ringbuf_output, bpf_spin_lock,
+    bpf_spin_unlock,
 };
 use aya_log_ebpf::debug;
 use flowmeter_common::counter::{Counter, Counters};
@@ -22,9 +22,10 @@ use flowmeter_common::segment;
 use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
 use flowmeter_common::tally::{Record, mark};
 
+use crate::clock;
 use crate::maps::{
     ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS,
-    SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WALL_OFFSET, interface,
+    SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, interface,
 };
 use crate::packet::{Frame, at_most, opaque};
 use crate::parse;
@@ -37,8 +38,7 @@ const MAX_TRIES: u32 = 4;
 pub fn meter<F: Frame>(frame: &F) -> Option<()> {
     let interface = interface(frame.ifindex())?;
     let scratch = parse::scratch()?;
-    // SAFETY: has no preconditions.
-    scratch.now = unsafe { bpf_ktime_get_ns() } + WALL_OFFSET.load();
+    scratch.now = clock::now();
     scratch.interface = interface.number;
     scratch.hook = F::HOOK;
     let length = frame.length();
@@ -272,7 +272,7 @@ pub extern "C" fn flowmeter_begin() -> u32 {
     let new = &mut scratch.new;
     new.lock = 0;
     new.state = LIVE;
-    new.record.begin(&scratch.key, uid, &scratch.walk.packet, from_high);
+    new.record.begin(&scratch.key, uid, clock::wall_offset(), &scratch.walk.packet, from_high);
     new.record.add(&scratch.walk.packet, from_high, scratch.now, &Globals, &mut scratch.effect);
     scratch.uid = uid;
     // SAFETY: key and value are of the map's types; `NewFlow` has `Flow`'s layout.
@@ -351,7 +351,7 @@ pub extern "C" fn flowmeter_expire() -> u32 {
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
         return RETRY;
     };
-    let uid = next_uid(scratch);
+    let (uid, wall_offset) = (next_uid(scratch), clock::wall_offset());
     let from_high = scratch.from_high != 0;
     let mut reason = 0;
     let mut outcome = RETRY;
@@ -364,7 +364,7 @@ pub extern "C" fn flowmeter_expire() -> u32 {
             if let Some(why) = lifetime::ended(record, scratch.now, &Globals) {
                 reason = why as u32;
                 copy_record(&raw mut (*event).record, record);
-                record.begin(&scratch.key, uid, &scratch.walk.packet, from_high);
+                record.begin(&scratch.key, uid, wall_offset, &scratch.walk.packet, from_high);
             }
             record.add(&scratch.walk.packet, from_high, scratch.now, &Globals, &mut scratch.effect);
             scratch.uid = record.uid;
@@ -395,7 +395,8 @@ fn overflow(scratch: &Scratch) -> bool {
         let event = entry.as_mut_ptr();
         (*event).kind = KIND_OVERFLOW;
         (*event).interface = scratch.interface;
-        (*event).time_ns = scratch.now;
+        (*event).clock_ns = scratch.now;
+        (*event).wall_offset = clock::wall_offset();
         (*event).packet = scratch.walk.packet;
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
@@ -532,7 +533,7 @@ fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()
     let [_, full_ip_bytes, _, full] = p.segment_sizes;
     scratch.event = PacketEvent {
         uid: scratch.uid,
-        time_ns: scratch.now,
+        time_ns: scratch.effect.time_ns,
         number: scratch.effect.number as u32,
         // What the header states of a single packet may be more than there is.
         ip_bytes: if p.segments > 1 { full_ip_bytes } else { last_ip_bytes.min(there) },

@@ -15,16 +15,17 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
     bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
+    bpf_probe_read_kernel, bpf_sk_storage_get,
 };
 use flowmeter_common::owner::{BOUND, CREATED, Ids, OwnerCounters, OwnerEvent, RELEASED, USED};
 use flowmeter_common::packet::ipv4_address;
 
+use crate::clock;
 use crate::maps::{
     CRED_EGID, CRED_EUID, NET_COOKIE, OWNER_COUNTERS, OWNERS, SOCK_ADDRESS, SOCK_ADDRESS6,
     SOCK_COOKIE, SOCK_FAMILY, SOCK_NET, SOCK_PEER, SOCK_PEER_PORT, SOCK_PEER6, SOCK_PORT,
     SOCK_PROTOCOL, SOCKET_SOCK, TASK_COMM, TASK_CRED, TASK_EXEC_ID, TASK_FLAGS, TASK_LEADER,
-    TASK_LOGIN, TASK_PARENT, TASK_START, TASK_TGID, WALL_OFFSET,
+    TASK_LOGIN, TASK_PARENT, TASK_START, TASK_TGID,
 };
 
 use crate::pids::shown;
@@ -290,8 +291,7 @@ pub fn emit(cookie: u64, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<
     };
     event.kind = kind;
     event.cookie = cookie;
-    // SAFETY: has no preconditions.
-    event.time_ns = unsafe { bpf_ktime_get_ns() } + WALL_OFFSET.load();
+    event.time_ns = clock::now();
     event.lost = OWNER_COUNTERS.get(0).map_or(0, |counters| counters.lost);
     // Who closes a socket need not have used it, and nobody asks.
     if kind != RELEASED {

@@ -71,7 +71,7 @@ pub extern "C" fn flowmeter_reap_one() -> u32 {
             bpf_spin_lock(&raw mut (*flow).lock);
             if (*flow).state == LIVE && (*flow).record.key.same(&scratch.key) {
                 // A flow past its active timeout ends with its next packet, or becomes idle.
-                if lifetime::is_idle((*flow).record.last_ns(), scratch.now, &Globals) {
+                if lifetime::is_idle(&(*flow).record, scratch.now, &Globals) {
                     reason = EndReason::Idle as u32;
                 } else if scratch.force != 0 {
                     reason = EndReason::Forced as u32;

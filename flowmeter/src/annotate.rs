@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::attribution::{
     self, Conversation, Heard, Hooked, Owners, Peers, Poller, ProcessKey, Profiles,
 };
-use crate::capture::kernel::{FarEnd, OwnerRing, SettledFlows};
+use crate::capture::kernel::{Clock, FarEnd, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict, segments};
@@ -64,22 +64,24 @@ impl Annotator {
         ring: Option<OwnerRing>,
         settled: SettledFlows,
         ends: impl IntoIterator<Item = FarEnd>,
+        clock: Clock,
     ) -> Result<Self, Error> {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
         let options = attribution_options(plan);
-        let processes = plan.visibility.and_then(|interval| poller(interval.max(slower), options));
+        let processes =
+            plan.visibility.and_then(|interval| poller(interval.max(slower), options, clock));
         Ok(Self {
             dissector: dissector(plan)?.map(|pool| (pool, settled)),
             profiles: plan
                 .visibility
-                .map(|_| Profiles::start(plan.profiles))
+                .map(|_| Profiles::start(plan.profiles, clock))
                 .transpose()
                 .map_err(Error::Attribution)?,
             heard: None,
             news: Vec::new(),
             sockets: ring.map(|ring| {
-                let hooked = Hooked::new(options, ring.namespace);
+                let hooked = Hooked::new(options, ring.namespace, clock);
                 (ring, hooked)
             }),
             processes,
@@ -164,7 +166,10 @@ impl Annotator {
             src: (src.ip, src.port),
             dst: (dst.ip, dst.port),
         };
-        let (first_ns, last_ns) = (flow.record.first_ns(), flow.record.last_ns());
+        // Sockets' and processes' times are by the clock that never steps.
+        let record = &flow.record;
+        let [first_ns, last_ns] =
+            [record.first_ns(), record.last_ns()].map(|ns| record.by_the_clock(ns));
         let mut owners = Owners::default();
         if let Some((_, hooked)) = &mut self.sockets {
             let cookies = flow.record.directions.map(|direction| direction.cookie);
@@ -288,8 +293,8 @@ fn attribution_options(plan: &LivePlan) -> attribution::Options {
 }
 
 /// Polls procfs. A host that does not let it has flows without processes, which is said.
-fn poller(interval: Duration, options: attribution::Options) -> Option<Poller> {
-    let poller = match Poller::start(interval, options) {
+fn poller(interval: Duration, options: attribution::Options, clock: Clock) -> Option<Poller> {
+    let poller = match Poller::start(interval, options, clock) {
         Ok(poller) => poller,
         Err(e) => {
             let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}"));

@@ -58,7 +58,7 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
     let settled = kernel.settled_flows()?;
     let ends: Vec<_> = kernel.interfaces.iter().map(Interface::far_end).collect();
     let mut stages = Stages {
-        annotator: Annotator::start(plan, ring, settled, ends)?,
+        annotator: Annotator::start(plan, ring, settled, ends, kernel.clock())?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),

@@ -365,7 +365,7 @@ pub mod example {
         for (i, (now_ns, p)) in packets.iter().enumerate() {
             let (key, from_high) = FlowKey::of(p, 0);
             if i == 0 {
-                record.begin(&key, 1, p, from_high);
+                record.begin(&key, 1, 0, p, from_high);
             }
             let mut effect = Effect::default();
             record.add(p, from_high, *now_ns, knobs, &mut effect);

@@ -18,6 +18,8 @@ use flowmeter_common::tally::{Effect, Record};
 /// A meter on the host.
 pub struct Host {
     knobs: Knobs,
+    /// What flows that begin add to the times given; ns.
+    pub wall_offset: u64,
     ports: HashMap<FragmentKey, Ports>,
     /// The flows that have not ended.
     pub flows: HashMap<FlowKey, Record>,
@@ -32,6 +34,7 @@ impl Host {
     pub fn new(knobs: Knobs) -> Self {
         Self {
             knobs,
+            wall_offset: 0,
             ports: HashMap::new(),
             flows: HashMap::new(),
             ended: Vec::new(),
@@ -70,21 +73,21 @@ impl Host {
         Some(p)
     }
 
-    /// Meters an admitted packet at `now_ns`. If that begins a record, it is `uid`'s. Gives the
+    /// Meters an admitted packet at `clock_ns`. If that begins a record, it is `uid`'s. Gives the
     /// uid of the packet's record, and the packet's ordinal there.
-    pub fn meter(&mut self, p: &Packet, now_ns: u64, uid: u64) -> (u64, u64) {
+    pub fn meter(&mut self, p: &Packet, clock_ns: u64, uid: u64) -> (u64, u64) {
         let (key, from_high) = FlowKey::of(p, 0);
         let mut begun = Record::default();
-        begun.begin(&key, uid, p, from_high);
+        begun.begin(&key, uid, self.wall_offset, p, from_high);
         let record = self.flows.entry(key).or_insert(begun);
         if record.packets() > 0
-            && let Some(why) = lifetime::ended(record, now_ns, &self.knobs)
+            && let Some(why) = lifetime::ended(record, clock_ns, &self.knobs)
         {
             self.ended.push((why, *record));
             *record = begun;
         }
         let mut effect = Effect::default();
-        record.add(p, from_high, now_ns, &self.knobs, &mut effect);
+        record.add(p, from_high, clock_ns, &self.knobs, &mut effect);
         let added = &effect.splt.slots[..effect.splt.count as usize];
         self.slots.entry(record.uid).or_default().extend(added);
         (record.uid, effect.number)

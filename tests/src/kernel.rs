@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use flowmeter_common::clock::word;
 use flowmeter_common::counter::{COUNTERS, Counters};
 use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
@@ -36,7 +37,7 @@ pub struct Setup {
     pub sparse: bool,
     /// Bytes of the record ring: a power of two, whole pages.
     pub record_ring: u32,
-    /// Wall clock minus the kernel's monotonic clock; ns.
+    /// Wall clock minus the kernel's clock, as flows that begin have it; ns.
     pub wall_offset: u64,
     /// Whether flows are to know their sockets.
     pub attribute: bool,
@@ -62,6 +63,7 @@ impl Default for Setup {
 /// The programs, loaded, with maps of their own.
 pub struct Kernel {
     programs: Ebpf,
+    clock: Mutex<Array<MapData, u64>>,
     flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; FLOW_BYTES]>,
     splt: Mutex<HashMap<MapData, [u8; size_of::<ChunkKey>()], [u8; size_of::<Chunk>()]>>,
     fragments: Mutex<HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<Ports>()]>>,
@@ -117,7 +119,6 @@ impl Kernel {
         let (sparse, attribute) = (u32::from(setup.sparse), u32::from(setup.attribute));
         let chunks = if setup.sparse { "SPLT_SPARSE" } else { "SPLT" };
         let mut ebpf = EbpfLoader::new()
-            .override_global("WALL_OFFSET", &setup.wall_offset, true)
             .override_global("IDLE_NS", &idle_ns, true)
             .override_global("ACTIVE_NS", &active_ns, true)
             .override_global("TICK_NS", &tick_ns, true)
@@ -151,7 +152,10 @@ impl Kernel {
         let mut map = |name: &str| {
             ebpf.take_map(name).with_context(|| format!("`{}` has no map `{name}`", path.display()))
         };
+        let mut clock: Array<_, u64> = map("CLOCK")?.try_into()?;
+        clock.set(word::WALL_OFFSET, setup.wall_offset, 0)?;
         Ok(Self {
+            clock: Mutex::new(clock),
             flows: map("FLOWS")?.try_into()?,
             splt: Mutex::new(map(chunks)?.try_into()?),
             fragments: Mutex::new(map("FRAGMENTS")?.try_into()?),
@@ -299,11 +303,17 @@ impl Kernel {
         Ok(total)
     }
 
-    /// Asks the reaper for the flows `keys`, at most [`MAX_REAP`], at the time `now_ns`; with
+    /// Sets what flows that begin from now on add to the kernel's clock; ns.
+    pub fn set_wall_offset(&self, wall_offset: u64) -> Result<()> {
+        let mut clock = self.clock.lock().expect("no test panics with this lock");
+        Ok(clock.set(word::WALL_OFFSET, wall_offset, 0)?)
+    }
+
+    /// Asks the reaper for the flows `keys`, at most [`MAX_REAP`], at the time `clock_ns`; with
     /// `force` for those, too, that have not ended. Says how many it has dealt with.
-    pub fn reap(&self, keys: &[FlowKey], now_ns: u64, force: bool) -> Result<u32> {
+    pub fn reap(&self, keys: &[FlowKey], clock_ns: u64, force: bool) -> Result<u32> {
         ensure!(keys.len() <= MAX_REAP, "{} keys at once", keys.len());
-        let head = ReapRequest { now_ns, force: u32::from(force), count: keys.len() as u32 };
+        let head = ReapRequest { clock_ns, force: u32::from(force), count: keys.len() as u32 };
         let request = [head.as_bytes(), keys.as_bytes()].concat();
         self.xdp("flowmeter_reap", &request, 1)
     }

@@ -42,8 +42,10 @@ pub fn slowness() -> u32 {
     std::env::var("FLOWMETER_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
-/// And this long where the meter itself waits to be sure before it says something.
-const LONGEST: Duration = Duration::from_secs(90);
+/// What the meter says once it is sure comes within this time: it looks at some things for longer.
+fn long_patience() -> Duration {
+    patience() * 4
+}
 
 impl Meter {
     /// Starts a meter and waits until it meters.
@@ -54,6 +56,14 @@ impl Meter {
     /// Starts another program than the one that was built.
     pub fn start_program(host: &Host, program: &Path, args: &[&str]) -> Result<Self> {
         Self::run(host.command(&program.to_string_lossy()), args)
+    }
+
+    /// Starts a meter by a program that runs the rest of its arguments, and waits until it meters.
+    pub fn start_by(host: &Host, by: &[&str], args: &[&str]) -> Result<Self> {
+        let (program_by, rest) = by.split_first().context("no program")?;
+        let mut command = host.command(program_by);
+        command.args(rest).arg(program("flowmeter")?);
+        Self::run(command, args)
     }
 
     /// Starts a meter that finds no way to the sockets, and waits until it meters. Its mounts are
@@ -147,7 +157,7 @@ impl Meter {
 
     /// Waits until it says something that satisfies `wanted`.
     pub fn wait_for_message(&mut self, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let deadline = Instant::now() + LONGEST;
+        let deadline = Instant::now() + long_patience();
         let mut said = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -1,5 +1,6 @@
 //! Does `flowmeter doctor` say of nDPI what dissection would?
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -47,7 +48,7 @@ fn impostor(program: &Path, soname: &str, folder: &Path) -> Result<()> {
     let names = symbols.split_whitespace().filter(|word| word.starts_with("ndpi_"));
     let mut source = String::from("char *ndpi_revision(void) { return \"99.0\"; }\n");
     for name in names.filter(|name| *name != "ndpi_revision") {
-        source += &format!("int {name}(void) {{ return 0; }}\n");
+        writeln!(source, "int {name}(void) {{ return 0; }}")?;
     }
     let file = folder.join("impostor.c");
     fs::write(&file, source)?;

@@ -124,12 +124,13 @@ impl Tap {
         let filter = "src host 10.9.0.1 and greater 1515";
         let output = Command::new("tcpdump").arg("-nr").arg(&file).arg(filter).output()?;
         fs::remove_file(&file)?;
-        Ok(output.stdout.iter().filter(|byte| **byte == b'\n').count())
+        Ok(String::from_utf8_lossy(&output.stdout).lines().count())
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from_digit(n.into(), 16));
+    bytes.iter().flat_map(digits).flatten().collect()
 }
 
 /// The flow that brought the client's hello: a connection that found no listener has nothing.
@@ -325,6 +326,14 @@ fn a_large_hello_is_read_in_a_jumbo_frame_and_on_the_loopback() -> Result<()> {
     agree(&[("loopback", &meter.stop()?)], 443)
 }
 
+/// Asks for a page. Its host's name is nDPI's, not from a hello, which would not be whole.
+const GET: &str = "
+import socket
+c = socket.create_connection(('10.9.0.2', 80))
+c.sendall(b'GET / HTTP/1.1\\r\\nHost: www.example.org\\r\\nCookie: ' + b'x' * 1000 + b'\\r\\n\\r\\n')
+c.recv(100)
+";
+
 /// A frame longer than the snapshot length is dissected as far as it goes: a name that stands in
 /// the part that is there is found.
 #[test]
@@ -332,13 +341,6 @@ fn a_frame_beyond_the_snapshot_length_is_dissected_as_far_as_it_goes() -> Result
     if !root::available("a_frame_beyond_the_snapshot_length_is_dissected_as_far_as_it_goes")? {
         return Ok(());
     }
-    // nDPI's name, and not the hello's, which is not whole.
-    const GET: &str = "
-import socket
-c = socket.create_connection(('10.9.0.2', 80))
-c.sendall(b'GET / HTTP/1.1\\r\\nHost: www.example.org\\r\\nCookie: ' + b'x' * 1000 + b'\\r\\n\\r\\n')
-c.recv(100)
-";
     for ingress in ["xdp", "tcx"] {
         let link = Link::new()?;
         let options = ["--snapshot-length=200", "--ingress", ingress, WIRE];

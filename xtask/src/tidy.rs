@@ -51,8 +51,8 @@ const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
 
 /// Files of `flowmeter` with `unsafe`.
 const UNSAFE: &[&str] = &[
-    "capture/kernel/settled.rs",
     "capture/kernel/sys.rs",
+    "capture/kernel/words.rs",
     "dissect/ndpi",
     "dissect/contained/sandbox.rs",
     "dissect/contained/child.rs",

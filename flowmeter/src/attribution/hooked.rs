@@ -11,12 +11,11 @@ use hashbrown::HashMap;
 
 use super::addresses::Addresses;
 use super::heard::{Heard, Hearing};
-use super::poller::wall_clock_ns;
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
 use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Told};
-use crate::capture::kernel::Namespace;
+use crate::capture::kernel::{Clock, Namespace};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
 pub struct Hooked {
@@ -32,6 +31,7 @@ pub struct Hooked {
     /// Only the sockets of this namespace have addresses that mean something here.
     netns: Namespace,
     addresses_read: Option<Instant>,
+    clock: Clock,
     evictions: u64,
     open_evictions: u64,
 }
@@ -43,7 +43,7 @@ struct Known {
     is_fresh: bool,
     /// As it stands in the table by address.
     key: Option<Key>,
-    /// When its last descriptor was closed; ns since the epoch.
+    /// When its last descriptor was closed, by the kernel's clock; ns.
     closed_ns: Option<u64>,
 }
 
@@ -74,8 +74,9 @@ impl Known {
 }
 
 impl Hooked {
-    /// Nothing is known yet. `netns` is the network namespace that the flows are seen in.
-    pub fn new(options: Options, netns: Namespace) -> Self {
+    /// Nothing is known yet. `netns` is the network namespace that the flows are seen in. The events'
+    /// times are by `clock`.
+    pub fn new(options: Options, netns: Namespace, clock: Clock) -> Self {
         let retention_ns = u64::try_from(options.retention.as_nanos()).unwrap_or(u64::MAX);
         Self {
             max_entries: options.max_entries,
@@ -87,6 +88,7 @@ impl Hooked {
             heard: Heard::new(options.max_entries),
             netns,
             addresses_read: None,
+            clock,
             evictions: 0,
             open_evictions: 0,
         }
@@ -304,7 +306,7 @@ impl Hooked {
             return;
         }
         self.addresses_read = Some(Instant::now());
-        let now = wall_clock_ns();
+        let now = self.clock.now_ns();
         let addresses = Addresses::read().unwrap_or_default();
         self.by_address.apply(Changes { now, addresses, ..Changes::default() });
     }
@@ -367,14 +369,14 @@ mod tests {
 
     fn hooked(max_entries: usize) -> Hooked {
         let options = Options { max_entries, retention: Duration::from_mins(5) };
-        Hooked::new(options, Namespace::Is(OURS))
+        Hooked::new(options, Namespace::Is(OURS), Clock::default())
     }
 
     const S: u64 = 1_000_000_000;
 
     /// Times are of now, or they are long past.
     fn base() -> u64 {
-        wall_clock_ns() - 60 * S
+        Clock::default().now_ns().saturating_sub(60 * S)
     }
 
     #[test]
@@ -400,7 +402,7 @@ mod tests {
     fn addresses_mean_nothing_until_our_namespace_is_known() {
         let base = base();
         let options = Options { max_entries: 10, retention: Duration::from_mins(5) };
-        let mut hooked = Hooked::new(options, Namespace::OfSocket(7));
+        let mut hooked = Hooked::new(options, Namespace::OfSocket(7), Clock::default());
         hooked.event(&used(1, base + S, 100));
         assert_eq!(pid(&mut hooked, 0, base + S, base + S), None, "it may be a container's");
         assert_eq!(pid(&mut hooked, 1, base + S, base + S), Some(100), "by cookie it is certain");

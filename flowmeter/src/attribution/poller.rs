@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::procfs::{Procfs, Tally};
 use super::table::{Changes, SocketTable};
 use super::{Conversation, Error, Method, Owners};
+use crate::capture::kernel::Clock;
 
 /// A poll may take this share of the time, of one core; if it takes longer, the next one waits.
 const MAX_DUTY: u32 = 5;
@@ -70,9 +71,11 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Polls once, so that what is already open is known on return, and then every `interval`.
-    pub fn start(interval: Duration, options: Options) -> Result<Self, Error> {
+    /// Polls once, so that what is already open is known on return, and then every `interval`. Times
+    /// are by `clock`.
+    pub fn start(interval: Duration, options: Options, clock: Clock) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
+            clock,
             table: Mutex::new(SocketTable::new(
                 Method::Procfs,
                 options.max_entries,
@@ -127,6 +130,7 @@ impl Drop for Poller {
 
 #[derive(Debug)]
 struct Shared {
+    clock: Clock,
     table: Mutex<SocketTable>,
     counters: Mutex<Counters>,
     stop: AtomicBool,
@@ -167,7 +171,7 @@ impl Shared {
 
     fn poll(&self, procfs: &mut Procfs) -> Result<Duration, Error> {
         let started = Instant::now();
-        let (changes, tally) = procfs.poll(wall_clock_ns(), &self.stop)?;
+        let (changes, tally) = procfs.poll(self.clock.now_ns(), &self.stop)?;
         self.publish(changes);
         let took = started.elapsed();
         lock(&self.counters).add(&tally, took);
@@ -200,11 +204,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn wall_clock_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |time| time.as_nanos() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Read};
@@ -219,7 +218,7 @@ mod tests {
     const UDP: u8 = 17;
 
     fn start(interval: Duration) -> Poller {
-        Poller::start(interval, Options::default()).expect("procfs is mounted")
+        Poller::start(interval, Options::default(), Clock::default()).expect("procfs is mounted")
     }
 
     /// A poller that has seen what is open now, and will see no more.
@@ -231,8 +230,12 @@ mod tests {
         Conversation { protocol, src: (src.ip(), src.port()), dst: (dst.ip(), dst.port()) }
     }
 
+    fn now_ns() -> u64 {
+        Clock::default().now_ns()
+    }
+
     fn owners_now(poller: &Poller, conversation: &Conversation) -> Owners {
-        let now = wall_clock_ns();
+        let now = now_ns();
         poller.owners(conversation, now, now)
     }
 
@@ -281,7 +284,7 @@ mod tests {
             let mut poller = start(Duration::from_millis(5));
             let both = Owners { src: Some(us()), dst: Some(us()) };
             assert_eq!(owners_now(&poller, &flow), both);
-            let then = wall_clock_ns();
+            let then = now_ns();
 
             drop((client, server, listener));
             let polls = poller.counters().polls;
@@ -344,12 +347,12 @@ mod tests {
         let flow = conversation(TCP, peer, server.local_addr().expect("bound"));
 
         let poller = start(Duration::from_millis(5));
-        let first = wall_clock_ns();
+        let first = now_ns();
         let bash = owner(child.id(), "bash");
         drop(child.stdin.take());
         child.wait().expect("ends");
         assert_eq!(server.read(&mut [0]).expect("closed"), 0);
-        let last = wall_clock_ns();
+        let last = now_ns();
         let polls = poller.counters().polls;
         wait_for("the poller goes on", || poller.counters().polls > polls + 2);
 

@@ -97,7 +97,7 @@ impl Procfs {
         }
     }
 
-    /// Polls once, at `now` by the wall clock; returns early, with less, once `stop` is set.
+    /// Polls once, at `now` by the kernel's clock; returns early, with less, once `stop` is set.
     pub(super) fn poll(&mut self, now: u64, stop: &AtomicBool) -> Result<(Changes, Tally), Error> {
         // The sockets first: one that is listed and whose process then exits is merely not found.
         let listing = Listing::read(&self.net, self.max_sockets)?;

@@ -20,7 +20,7 @@ const LINGER_NS: u64 = 60_000_000_000;
 
 /// Sockets and their owners, open ones and for a while those that were.
 ///
-/// All times are nanoseconds of wall clock. A socket is known to have existed from the first to the
+/// All times are nanoseconds by the kernel's clock. A socket is known to have existed from the first to the
 /// last poll that saw it, and possible from the poll before the first to the poll after the last.
 #[derive(Debug)]
 pub struct SocketTable {

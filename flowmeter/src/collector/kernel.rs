@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use flowmeter_common::event::PacketEvent;
+use flowmeter_common::event::{OverflowEvent, PacketEvent};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime;
@@ -109,14 +109,26 @@ impl Collector {
     /// Drains the rings and walks on over the map. Returns how many events there were: the caller
     /// may rest a while if few.
     pub fn tick(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
+        self.follow_wall_clock();
         let events = self.drain(see)?;
         self.kernel.print_log();
         self.sweep()?;
-        let now_ns = self.kernel.now_ns();
+        let clock_ns = self.kernel.clock().now_ns();
         let ended = &mut self.ended;
-        self.overflow.scan(now_ns, usize::MAX, |flow| ended.push(flow));
+        self.overflow.scan(clock_ns, usize::MAX, |flow| ended.push(flow));
         self.hand_out(see);
         Ok(events)
+    }
+
+    /// Looks at the wall clock, so that a step is followed within a tick.
+    fn follow_wall_clock(&mut self) {
+        if let Some(step_ns) = self.kernel.follow_wall_clock() {
+            eprintln!(
+                "flowmeter: the wall clock was set by {:+.6} s; flows that begin from now on have \
+                 it",
+                step_ns as f64 / 1e9
+            );
+        }
     }
 
     /// Takes the programs off and hands out everything that is resident.
@@ -129,11 +141,11 @@ impl Collector {
             if keys.is_empty() {
                 break;
             }
-            let now_ns = self.kernel.now_ns();
+            let clock_ns = self.kernel.clock().now_ns();
             let left = take_all(
                 &mut (&mut *self, &mut *see),
                 &keys,
-                |(collector, _), keys| collector.kernel.reap(keys, now_ns, true),
+                |(collector, _), keys| collector.kernel.reap(keys, clock_ns, true),
                 |(collector, see)| collector.drain(*see),
             )?;
             if left > 0 {
@@ -179,10 +191,12 @@ impl Collector {
                     last: 0,
                 });
             }
-            Drained::Overflow(interface, time_ns, packet) => {
-                overflow.observe(packet, FlowKey::of(packet, interface), time_ns, 0, |flow| {
-                    ended.push(flow);
-                });
+            Drained::Overflow(OverflowEvent {
+                interface, clock_ns, wall_offset, packet, ..
+            }) => {
+                let key = FlowKey::of(packet, *interface as u8);
+                overflow.set_wall_offset(*wall_offset);
+                overflow.observe(packet, key, *clock_ns, 0, |flow| ended.push(flow));
                 overflow.shed(most, |flow| ended.push(flow));
             }
         };
@@ -226,11 +240,11 @@ impl Collector {
             self.pass =
                 Pass { begun: Instant::now(), slices: 0, last: self.pass.slices, running: true };
         }
-        let now_ns = self.kernel.now_ns();
+        let clock_ns = self.kernel.clock().now_ns();
         for _ in 0..self.pass.last.div_ceil(PASS_TICKS).max(2) {
             let (due, knobs) = (&mut self.due, &self.knobs);
             let slice = self.flows.slice(|key, record| {
-                if lifetime::is_idle(record.last_ns(), now_ns, knobs) {
+                if lifetime::is_idle(record, clock_ns, knobs) {
                     due.push(*key);
                 }
             })?;
@@ -242,7 +256,7 @@ impl Collector {
         }
         if !self.due.is_empty() {
             // Keys left over because the ring is full come again with the next pass.
-            self.kernel.reap(&self.due, now_ns, false)?;
+            self.kernel.reap(&self.due, clock_ns, false)?;
             self.due.clear();
         }
         Ok(())

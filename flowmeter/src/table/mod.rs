@@ -27,6 +27,7 @@ pub struct Table<T> {
     oldest: u32,
     newest: u32,
     begun: u64,
+    wall_offset: u64,
 }
 
 /// In which order flows stand.
@@ -108,6 +109,7 @@ impl<T: Default> Table<T> {
             oldest: NONE,
             newest: NONE,
             begun: 0,
+            wall_offset: 0,
         }
     }
 
@@ -121,15 +123,21 @@ impl<T: Default> Table<T> {
         self.index.is_empty()
     }
 
-    /// Counts a packet seen at `now_ns` (ns since the epoch, not before the packet preceding it) in
-    /// the flow of its key, which it may begin, and hands out the flow that it finds ended in its
+    /// Has flows that begin from now on take the wall clock for so much ahead of the meter's; ns.
+    /// At first it is 0: they are the same.
+    pub fn set_wall_offset(&mut self, wall_offset: u64) {
+        self.wall_offset = wall_offset;
+    }
+
+    /// Counts a packet seen at `clock_ns` (by the meter's clock, not before the packet preceding it)
+    /// in the flow of its key, which it may begin, and hands out the flow that it finds ended in its
     /// place. `number` is the caller's for the packet, see [`Ended::last`].
     /// Returns what that did, and what is attached to the flow.
     pub fn observe(
         &mut self,
         p: &Packet,
         (key, from_high): (FlowKey, bool),
-        now_ns: u64,
+        clock_ns: u64,
         number: u64,
         mut end: impl FnMut(Ended<T>),
     ) -> (Effect, &mut T) {
@@ -140,12 +148,12 @@ impl<T: Default> Table<T> {
             self.index.find(hash, |&i| order.identity(&entries[i as usize].record.key) == identity);
         let at = if let Some(at) = found.copied() {
             let entry = &mut self.entries[at as usize];
-            let ended = lifetime::ended(&entry.record, now_ns, &self.knobs);
+            let ended = lifetime::ended(&entry.record, clock_ns, &self.knobs);
             if let Some(reason) = ended {
                 end(entry.close(reason));
                 self.begun += 1;
                 let uid = HOST_UID | self.begun;
-                entry.record.begin(&key, uid, p, from_high);
+                entry.record.begin(&key, uid, self.wall_offset, p, from_high);
             }
             if ended.is_some() || self.order == Order::LastPacket {
                 self.unlink(at);
@@ -160,7 +168,7 @@ impl<T: Default> Table<T> {
         let entry = &mut self.entries[at as usize];
         entry.last = number;
         let mut effect = Effect::default();
-        entry.record.add(p, from_high, now_ns, &self.knobs, &mut effect);
+        entry.record.add(p, from_high, clock_ns, &self.knobs, &mut effect);
         if effect.splt.count > 0 {
             entry.splt.extend(effect.splt.slots.iter().take(effect.splt.count as usize));
         }
@@ -168,15 +176,15 @@ impl<T: Default> Table<T> {
     }
 
     /// Hands out up to `most` flows from the head of the order, as long as the first one is idle at
-    /// `now_ns`. In [`Order::LastPacket`] these are all that are idle; `NFStream`'s order lets a
+    /// `clock_ns`. In [`Order::LastPacket`] these are all that are idle; `NFStream`'s order lets a
     /// long-lived flow at the head hide those behind it.
-    pub fn scan(&mut self, now_ns: u64, most: usize, mut end: impl FnMut(Ended<T>)) {
+    pub fn scan(&mut self, clock_ns: u64, most: usize, mut end: impl FnMut(Ended<T>)) {
         for _ in 0..most {
             if self.oldest == NONE {
                 return;
             }
-            let last_ns = self.entries[self.oldest as usize].record.last_ns();
-            if !lifetime::is_idle(last_ns, now_ns, &self.knobs) {
+            let oldest = &self.entries[self.oldest as usize].record;
+            if !lifetime::is_idle(oldest, clock_ns, &self.knobs) {
                 return;
             }
             end(self.remove(self.oldest, EndReason::Idle));
@@ -200,7 +208,7 @@ impl<T: Default> Table<T> {
     fn insert(&mut self, hash: u64, key: &FlowKey, p: &Packet, from_high: bool) -> u32 {
         self.begun += 1;
         let mut record = Record::default();
-        record.begin(key, HOST_UID | self.begun, p, from_high);
+        record.begin(key, HOST_UID | self.begun, self.wall_offset, p, from_high);
         let entry = Entry {
             record,
             splt: Vec::new(),

@@ -1,9 +1,9 @@
 # Somebody else's tc program, which returns one verdict for every packet.
 # Arguments: interface; ingress or egress; before or after all others (tcx), or a priority (clsact);
-# verdict. Holds it until standard input ends; a filter of clsact stays.
+# verdict; how many of them. Holds them until standard input ends; a filter of clsact stays.
 import ctypes, os, socket, struct, sys
 
-interface, hook, place, verdict = sys.argv[1:5]
+interface, hook, place, verdict, count = sys.argv[1:6]
 index = socket.if_nametoindex(interface)
 libc = ctypes.CDLL(None, use_errno=True)
 BPF = {'x86_64': 321, 'aarch64': 280}[os.uname().machine]
@@ -22,12 +22,20 @@ def bpf(command, *parts):
 # r0 = verdict; exit
 code = ctypes.create_string_buffer(struct.pack('<BBhiBBhi', 0xb7, 0, 0, int(verdict), 0x95, 0, 0, 0))
 license = ctypes.create_string_buffer(b'GPL')
-program = bpf(PROG_LOAD, struct.pack('IIQQ', SCHED_CLS, 2, ctypes.addressof(code), ctypes.addressof(license)))
+
+
+def load():
+    instructions = ctypes.addressof(code)
+    return bpf(PROG_LOAD, struct.pack('IIQQ', SCHED_CLS, 2, instructions, ctypes.addressof(license)))
+
 
 if place in ('before', 'after'):
     attach_type = {'ingress': 46, 'egress': 47}[hook]
     flags = {'before': 1 << 3, 'after': 1 << 4}[place]
-    link = bpf(LINK_CREATE, struct.pack('IIII', program, index, attach_type, flags))
+    for _ in range(int(count)):
+        # A program may be there once.
+        program = load()
+        bpf(LINK_CREATE, struct.pack('IIII', program, index, attach_type, flags))
 else:
     def attribute(kind, value):
         length = 4 + len(value)
@@ -48,7 +56,7 @@ else:
         raise OSError(error, os.strerror(error))
     parent = {'ingress': 0xfffffff2, 'egress': 0xfffffff3}[hook]
     FD, NAME, FLAGS, DIRECT = 6, 7, 8, 1
-    options = attribute(FD, struct.pack('I', program)) + attribute(NAME, b'foreign\0') \
+    options = attribute(FD, struct.pack('I', load())) + attribute(NAME, b'foreign\0') \
         + attribute(FLAGS, struct.pack('I', DIRECT))
     everything = socket.htons(3)
     attributes = attribute(1, b'bpf\0') + attribute(2, options)

@@ -12,6 +12,8 @@ use flowmeter_tests::root;
 
 const FOREIGN: &str = include_str!("foreign.py");
 
+/// Leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT`.
+const NEXT: &str = "-1";
 /// Passes the packet on, past the rest of the chain: `TC_ACT_OK`, `TCX_PASS`.
 const PASS: &str = "0";
 /// `TC_ACT_SHOT`, `TCX_DROP`.
@@ -23,8 +25,24 @@ struct Foreign(Child);
 impl Foreign {
     /// Attaches it at `hook`, "before" or "after" all others by tcx, or with a priority by clsact.
     fn attach(host: &Host, hook: &str, place: &str, verdict: &str) -> Result<Self> {
+        Self::attach_many(host, hook, place, verdict, "1")
+    }
+
+    /// Leaves no room for others in tcx, so that they must come by clsact.
+    fn fill(host: &Host, hook: &str) -> Result<Self> {
+        // Linux, `bpf_mprog_max()`.
+        Self::attach_many(host, hook, "after", NEXT, "63")
+    }
+
+    fn attach_many(
+        host: &Host,
+        hook: &str,
+        place: &str,
+        verdict: &str,
+        count: &str,
+    ) -> Result<Self> {
         let mut command = host.command("python3");
-        command.args(["-c", FOREIGN, WIRE, hook, place, verdict]);
+        command.args(["-c", FOREIGN, WIRE, hook, place, verdict, count]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().context("it is piped")?;
         let foreign = Self(child);
@@ -52,7 +70,15 @@ fn has_tcx() -> Result<bool> {
 /// A hundred echo requests and their replies are metered while programs of others are there, some
 /// since before the meter and some only after it.
 fn sees_all(ingress: &str, before: &[[&str; 3]], later: &[[&str; 3]]) -> Result<()> {
-    let link = Link::new()?;
+    sees_all_of(&Link::new()?, ingress, before, later)
+}
+
+fn sees_all_of(
+    link: &Link,
+    ingress: &str,
+    before: &[[&str; 3]],
+    later: &[[&str; 3]],
+) -> Result<()> {
     let attach =
         |&[hook, place, verdict]: &[&str; 3]| Foreign::attach(&link.near, hook, place, verdict);
     let before = before.iter().map(attach).collect::<Result<Vec<_>>>()?;
@@ -102,9 +128,29 @@ fn filters_of_the_first_priority_come_behind_too() -> Result<()> {
     sees_all("tcx", &[["ingress", "1", PASS], ["egress", "1", PASS]], &[])
 }
 
+#[test]
+fn by_clsact_it_comes_first_too() -> Result<()> {
+    if !root::available("by_clsact_it_comes_first_too")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut full = Vec::new();
+    if has_tcx()? {
+        for hook in ["ingress", "egress"] {
+            full.push(Foreign::fill(&link.near, hook)?);
+        }
+    }
+    for priority in ["1", "50000"] {
+        let both = [["ingress", priority, PASS], ["egress", priority, PASS]];
+        sees_all_of(&link, "tcx", &both, &[])?;
+    }
+    drop(full);
+    Ok(())
+}
+
 /// Waits for a warning of the hook with these words in it, while there is traffic.
 fn wait_for_warning(meter: &mut Meter, link: &Link, hook: &str, words: &str) -> Result<()> {
-    let ping = ["-q", "-i", "0.005", "-w", "60", "10.9.0.2"];
+    let ping = ["-q", "-i", "0.005", "-w", "600", "10.9.0.2"];
     let mut traffic = link.near.command("ping").args(ping).stdout(Stdio::null()).spawn()?;
     let warned = meter.wait_for_message(|line| line.contains(hook) && line.contains(words));
     traffic.kill()?;

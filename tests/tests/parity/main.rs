@@ -4,6 +4,7 @@
 //! parser and flow update here. Needs root and the BPF object; see `flowmeter_tests::root`.
 
 mod balance;
+mod clock;
 mod offload;
 mod reaper;
 mod records;

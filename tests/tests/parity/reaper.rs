@@ -42,7 +42,8 @@ fn the_reaper_takes_ended_flows_only() -> Result<()> {
     };
     let keys = [early.key, late.key];
     // In whole milliseconds, as the rule is.
-    let idle = |r: &Record| r.last_ns() / MILLISECOND * MILLISECOND + setup.knobs.idle_ns;
+    let last = |r: &Record| r.last_ns() / MILLISECOND * MILLISECOND;
+    let idle = |r: &Record| r.by_the_clock(last(r) + setup.knobs.idle_ns);
 
     assert_eq!(kernel.reap(&keys, idle(&early) - MILLISECOND, false)?, 2);
     assert!(kernel.handed()?.is_empty());

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Kernel, Setup};
@@ -14,12 +15,15 @@ use proptest::prelude::*;
 
 use crate::{by_key, ended, for_all};
 
-/// A packet of a conversation, and the pause before it.
+/// A packet of a conversation, and what is before it: a pause, and a step of the wall clock.
 #[derive(Clone, Debug)]
 struct Step {
     packet: Builder,
     pause: Duration,
+    set_by_ns: i64,
 }
+
+const HOUR_NS: i64 = 3_600_000_000_000;
 
 /// Packets of a few conversations, in both directions, of all protocols.
 fn conversations() -> impl Strategy<Value = Vec<Step>> {
@@ -29,8 +33,13 @@ fn conversations() -> impl Strategy<Value = Vec<Step>> {
         1 => 500..3_000_u64,
     ];
     let payload = prop_oneof![1 => Just(0), 3 => 0..1200_usize];
-    let step = (0..6_u8, any::<bool>(), any::<u8>(), payload, pause);
-    let step = step.prop_map(|(conversation, back, flags, payload, pause)| {
+    let set_by_ns = prop_oneof![
+        20 => Just(0),
+        1 => -2_000_000..2_000_000_i64,
+        1 => -HOUR_NS..HOUR_NS,
+    ];
+    let step = (0..6_u8, any::<bool>(), any::<u8>(), payload, pause, set_by_ns);
+    let step = step.prop_map(|(conversation, back, flags, payload, pause, set_by_ns)| {
         let packet = match conversation {
             0 => tcp().flags(flags).from("10.0.0.1:1234").to("10.0.0.2:80"),
             1 => tcp().flags(flags).from("[2001:db8::1]:443").to("[2001:db8::2]:50000"),
@@ -47,12 +56,14 @@ fn conversations() -> impl Strategy<Value = Vec<Step>> {
         Step {
             packet: if back { packet.back() } else { packet },
             pause: Duration::from_micros(pause),
+            set_by_ns,
         }
     });
     proptest::collection::vec(step, 1..80)
 }
 
-/// Whole records, with times, statistics, expiry and SPLT, of the same packets at the same times.
+/// Whole records, with times, statistics, expiry and SPLT, of the same packets at the same times,
+/// while the wall clock is set again and again.
 #[test]
 fn records_agree() -> Result<()> {
     if !root::available("records_agree")? {
@@ -106,9 +117,15 @@ fn records_agree() -> Result<()> {
 /// packet events tell.
 fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
     let mut host = Host::new(knobs);
+    host.wall_offset = Setup::default().wall_offset;
+    kernel.set_wall_offset(host.wall_offset)?;
     for (i, step) in steps.iter().enumerate() {
         if !step.pause.is_zero() {
             thread::sleep(step.pause);
+        }
+        if step.set_by_ns != 0 {
+            host.wall_offset = host.wall_offset.wrapping_add_signed(step.set_by_ns);
+            kernel.set_wall_offset(host.wall_offset)?;
         }
         let frame = step.packet.build();
         let expected = host.admit(&frame);
@@ -125,7 +142,12 @@ fn replay(kernel: &Kernel, knobs: Knobs, steps: &[Step]) -> Result<Host> {
         let [(event, bytes)] = &forwarded[..] else {
             bail!("{} events for {packet:?}", forwarded.len());
         };
-        let (uid, number) = host.meter(&packet, event.time_ns, event.uid);
+        // The event's time is as the flow has it, which may have begun before a step.
+        let (key, _) = FlowKey::of(&packet, 0);
+        let before = host.flows.get(&key).filter(|_| event.number > 1);
+        let wall_offset = before.map_or(host.wall_offset, |record| record.wall_offset);
+        let clock_ns = event.time_ns.wrapping_sub(wall_offset);
+        let (uid, number) = host.meter(&packet, clock_ns, event.uid);
         ensure!(
             (event.uid, u64::from(event.number)) == (uid, number),
             "{event:?} is not number {number} of {uid:x}"

@@ -16,7 +16,7 @@ pub const VERIFY: &str = "verify";
 
 /// The test programs, and those of their tests that are run: a few minutes of an emulated machine
 /// for all that can depend on the kernel.
-const TESTS: [(&str, &[&str]); 3] = [
+const TESTS: [(&str, &[&str]); 5] = [
     (
         "parity",
         &[
@@ -26,6 +26,8 @@ const TESTS: [(&str, &[&str]); 3] = [
             "balance::nothing_is_lost_silently",
             "balance::a_stalled_reader_is_counted",
             "reaper::the_reaper_waits_for_room",
+            "sockets::a_flow_has_no_sockets_but_its_packets_own",
+            "clock::a_step_cuts_no_flow_and_the_next_one_has_it",
         ],
     ),
     (
@@ -52,6 +54,24 @@ const TESTS: [(&str, &[&str]); 3] = [
             "raw_sockets_have_processes",
             "containers::containers_are_known_by_their_cgroups",
             "namespaces::sockets_stay_where_they_were_made",
+            "fragments::fragments_that_are_passed_on_do_not_make_others_so",
+        ],
+    ),
+    (
+        "chain",
+        &[
+            "whoever_was_first_in_tcx_is_not_any_more",
+            "who_comes_later_comes_behind",
+            "by_clsact_it_comes_first_too",
+            "a_hook_that_others_blind_is_reported",
+            "packets_that_others_drop_behind_the_hook_are_reported",
+        ],
+    ),
+    (
+        "clock",
+        &[
+            "a_meter_in_a_time_namespace_has_the_right_time",
+            "a_clock_that_is_set_cuts_no_flow_and_dates_the_next",
         ],
     ),
 ];
@@ -131,7 +151,7 @@ pub fn script(steps: &[Step], mark: &str) -> String {
     let mut lines = vec![
         "exec </dev/null >/dev/ttyS1 2>&1".to_owned(),
         "export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin HOME=/root LC_ALL=C".into(),
-        "export TMPDIR=/run/vm/tmp FLOWMETER_REQUIRE_ROOT=1".into(),
+        "export TMPDIR=/run/vm/tmp FLOWMETER_REQUIRE_ROOT=1 FLOWMETER_MAY_SET_CLOCK=1".into(),
         format!("export FLOWMETER_PATIENCE={PATIENCE}"),
         format!("export FLOWMETER_BPF_OBJECT={}", quoted(&ebpf::object())),
         format!("cd {}", quoted(&root().join("tests"))),

@@ -19,12 +19,14 @@ use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::owner::ExecEvent;
 use hashbrown::HashMap;
 use procfs::process::{Process, Stat, Status};
-use procfs::{FromBufRead as _, FromRead as _, ProcessCGroup, ProcessCGroups, Uptime};
+use procfs::{FromBufRead as _, FromRead as _, ProcessCGroup, ProcessCGroups};
 
 pub use cgroup::Place;
 use hash::Hashes;
 
 use super::Error;
+use super::hooked::TICK_NS;
+use crate::capture::kernel::Clock;
 use crate::users;
 use exec::Programs;
 
@@ -42,7 +44,7 @@ pub struct ProcessKey {
 pub struct Heard {
     /// The process.
     pub key: ProcessKey,
-    /// When it was heard of; ns since the epoch. It may have run other programs before and since.
+    /// When it was heard of, by the kernel's clock; ns. It may have run other programs before and since.
     pub time_ns: u64,
     /// Its cgroup's number, by which processes that are gone too soon have the path of those that
     /// were not; 0 if unknown.
@@ -105,8 +107,7 @@ pub struct Profiles {
 struct Shared {
     options: Options,
     root: PathBuf,
-    /// Wall clock minus time since boot; ms.
-    boot_ms: u64,
+    clock: Clock,
     table: Mutex<Table>,
 }
 
@@ -148,8 +149,8 @@ const QUEUE: usize = 1024;
 
 impl Profiles {
     /// Begins with none. The thread ends with the value.
-    pub fn start(options: Options) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new(options, Path::new("/proc")));
+    pub fn start(options: Options, clock: Clock) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(options, Path::new("/proc"), clock));
         let (queue, wanted) = bounded::<Heard>(QUEUE);
         let reader = Arc::clone(&shared);
         thread::Builder::new()
@@ -196,21 +197,13 @@ impl Profiles {
 }
 
 impl Shared {
-    fn new(options: Options, root: &Path) -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let now_ms = since.map_or(0, |since| since.as_millis() as u64);
-        let uptime = Uptime::from_file(root.join("uptime")).map_or(0.0, |uptime| uptime.uptime);
-        Self {
-            options,
-            root: root.to_owned(),
-            boot_ms: now_ms.saturating_sub((uptime * 1000.0) as u64),
-            table: Mutex::default(),
-        }
+    fn new(options: Options, root: &Path, clock: Clock) -> Self {
+        Self { options, root: root.to_owned(), clock, table: Mutex::default() }
     }
 
     fn get(&self, heard: Heard) -> Arc<Profile> {
         let Heard { key, time_ns, cgroup } = heard;
-        let start_ns = (self.boot_ms + key.start_ticks * 10) * MILLISECOND;
+        let start_ns = key.start_ticks * TICK_NS;
         let table = lock(&self.table);
         let program = table.programs.at(&key, time_ns.max(start_ns), start_ns);
         let program = program.map(|(begun_ns, program)| (begun_ns, program.clone()));
@@ -244,7 +237,10 @@ impl Shared {
 
     /// What there is without procfs.
     fn gone(&self, key: ProcessKey) -> Profile {
-        let start_ms = (key.start_ticks > 0).then(|| self.boot_ms + key.start_ticks * 10);
+        let start_ms = (key.start_ticks > 0).then(|| {
+            let start_ns = key.start_ticks * TICK_NS;
+            start_ns.saturating_add_signed(self.clock.wall_offset_ns()) / MILLISECOND
+        });
         Profile { start_ms, ..Profile::default() }
     }
 
@@ -382,7 +378,7 @@ mod tests {
     }
 
     fn shared(options: Options) -> Shared {
-        Shared::new(options, Path::new("/proc"))
+        Shared::new(options, Path::new("/proc"), Clock::default())
     }
 
     #[test]

@@ -11,7 +11,6 @@ use flowmeter_common::event::{
 };
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::EndReason;
-use flowmeter_common::packet::Packet;
 use flowmeter_common::splt::{CHUNK_SLOTS, Chunk, ChunkKey, Slot};
 use flowmeter_common::tally::Record;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -24,8 +23,8 @@ use super::{Error, Interface, Kernel, xdp};
 pub enum Drained<'a> {
     /// A flow has ended.
     Record(EndReason, &'a Record),
-    /// A packet to be metered here: interface, time (ns since the epoch), packet.
-    Overflow(u8, u64, &'a Packet),
+    /// A packet to be metered here.
+    Overflow(&'a OverflowEvent),
 }
 
 /// The ring of ended flows.
@@ -52,7 +51,7 @@ impl RecordRing {
         } else if kind == KIND_OVERFLOW
             && let Ok((e, _)) = OverflowEvent::read_from_prefix(&event)
         {
-            take(Drained::Overflow(e.interface as u8, e.time_ns, &e.packet));
+            take(Drained::Overflow(&e));
         }
         true
     }
@@ -165,13 +164,13 @@ impl FlowMap {
 }
 
 impl Kernel {
-    /// Hands those flows with these keys that have ended by `now_ns` to the record ring, or all
+    /// Hands those flows with these keys that have ended by `clock_ns` to the record ring, or all
     /// if `force`. Returns how many keys are dealt with: fewer if the ring is full.
-    pub fn reap(&mut self, keys: &[FlowKey], now_ns: u64, force: bool) -> Result<usize, Error> {
+    pub fn reap(&mut self, keys: &[FlowKey], clock_ns: u64, force: bool) -> Result<usize, Error> {
         let program: &mut Xdp = xdp(&mut self.ebpf, "flowmeter_reap")?;
         let mut done = 0;
         for keys in keys.chunks(MAX_REAP) {
-            let request = ReapRequest { now_ns, force: force.into(), count: keys.len() as u32 };
+            let request = ReapRequest { clock_ns, force: force.into(), count: keys.len() as u32 };
             let mut data = Vec::with_capacity(16 + size_of_val(keys));
             data.extend_from_slice(request.as_bytes());
             data.extend_from_slice(keys.as_bytes());

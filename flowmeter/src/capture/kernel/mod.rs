@@ -4,6 +4,7 @@
 //! lives; dropped, it leaves nothing attached.
 
 mod attach;
+mod clock;
 mod counters;
 mod interface;
 mod layout;
@@ -16,6 +17,7 @@ pub mod probe;
 mod refusal;
 mod settled;
 mod sys;
+mod words;
 
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use flowmeter_common::splt::CHUNK_SLOTS;
 use thiserror::Error;
 
 pub use attach::Hook;
+pub use clock::Clock;
 pub use counters::{Balance, Tally};
 pub use interface::{FarEnd, Interface};
 pub use maps::{Drained, FlowMap, PacketRing, RecordRing, Slice, SpltMap};
@@ -154,6 +157,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The program that says what time it is did not run.
+    #[error("failed to ask the kernel for its time")]
+    Clock(#[source] Box<ProgramError>),
     /// The reaper did not run.
     #[error("failed to take flows out of the kernel's map")]
     Reap(#[source] Box<ProgramError>),
@@ -167,8 +173,7 @@ pub struct Kernel {
     attached: attach::Attached,
     socket_hooks: owners::SocketHooks,
     logger: Option<log::Logger>,
-    /// Wall clock minus monotonic clock, as the programs have it; ns.
-    pub wall_offset: i64,
+    wall: clock::WallClock,
 }
 
 /// The object, built by `cargo xtask ebpf`; empty if it was not.
@@ -184,15 +189,18 @@ impl Kernel {
             return Err(Error::NoObject);
         }
         let interfaces = interface::resolve(&options.interfaces)?;
-        let wall_offset = sys::wall_offset();
-        let mut ebpf = load(options, &interfaces, wall_offset)?;
+        let mut ebpf = load(options, &interfaces)?;
         let logger = options.log.then(|| log::Logger::start(&mut ebpf)).flatten();
         maps::name_interfaces(&mut ebpf, &interfaces)?;
+        let wall = clock::WallClock::start(&mut ebpf)?;
         // First, so that no socket of a packet that is seen was missed.
-        let socket_hooks =
-            if options.attribute { owners::attach(&mut ebpf) } else { Default::default() };
+        let socket_hooks = if options.attribute {
+            owners::attach(&mut ebpf)
+        } else {
+            owners::SocketHooks::default()
+        };
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
-        let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall_offset };
+        let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
                 interface.hold_promiscuous();
@@ -223,7 +231,7 @@ impl Kernel {
 
     /// Takes the memory in which flows are noted that need no more dissection, once.
     pub fn settled_flows(&mut self) -> Result<SettledFlows, Error> {
-        SettledFlows::take(&mut self.ebpf)
+        SettledFlows::of(&self.ebpf)
     }
 
     /// Takes the map of SPLT slots for flows of up to `packets`, once.
@@ -250,14 +258,20 @@ impl Kernel {
         std::thread::sleep(Duration::from_millis(10));
     }
 
-    /// The time now, as the programs have it; ns since the epoch.
-    pub fn now_ns(&self) -> u64 {
-        sys::monotonic_ns().wrapping_add_signed(self.wall_offset)
+    /// The programs' clock.
+    pub fn clock(&self) -> Clock {
+        self.wall.clock
     }
 
-    /// How far the wall clock has been set since the programs got it; ns.
+    /// Has flows that begin from now on follow the wall clock. Gives how far it has been set since
+    /// the last call, if it has; ns.
+    pub fn follow_wall_clock(&mut self) -> Option<i64> {
+        self.wall.follow()
+    }
+
+    /// How far the wall clock has been set since the start; ns.
     pub fn clock_step(&self) -> i64 {
-        sys::wall_offset() - self.wall_offset
+        self.wall.since_start()
     }
 }
 
@@ -286,7 +300,7 @@ pub fn now_ns() -> u64 {
     sys::realtime_ns()
 }
 
-fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result<Ebpf, Error> {
+fn load(options: &Options, interfaces: &[Interface]) -> Result<Ebpf, Error> {
     let knobs = &options.knobs;
     let many = u32::from(interfaces.len() > 1);
     let (first, link) = interfaces.first().map_or((0, 0), |i| (i.index, i.link));
@@ -295,7 +309,6 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
     let statistics = u32::from(knobs.statistics);
     let tunnels = u32::from(knobs.decode_tunnels);
     let snapshot = u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32);
-    let wall_offset = wall_offset.cast_unsigned();
     let log_level = if options.log { u8::MAX } else { 0 };
     let attribute = u32::from(options.attribute);
     let pid_namespace = pids::namespace();
@@ -308,7 +321,6 @@ fn load(options: &Options, interfaces: &[Interface], wall_offset: i64) -> Result
         .override_global("ATTRIBUTE", &attribute, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("WALL_OFFSET", &wall_offset, true)
         .override_global("IDLE_NS", &knobs.idle_ns, true)
         .override_global("ACTIVE_NS", &knobs.active_ns, true)
         .override_global("TICK_NS", &knobs.tick_ns, true)
@@ -353,6 +365,7 @@ fn classifier<'a>(
     Ok(program)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that `map_err` takes it")]
 fn refused(name: &'static str, error: ProgramError) -> Error {
     let source = Refusal::from(&error);
     // With an empty log it is the process that may not; else the verifier has said why.

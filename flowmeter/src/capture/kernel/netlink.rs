@@ -264,6 +264,7 @@ impl Sockets {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that `map_err` takes it")]
 fn malformed(error: DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }

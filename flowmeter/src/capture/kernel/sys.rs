@@ -189,20 +189,9 @@ pub fn realtime_ns() -> u64 {
     clock_ns(libc::CLOCK_REALTIME).cast_unsigned()
 }
 
-/// The monotonic clock, which is the programs'; ns.
-pub fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC).cast_unsigned()
-}
-
-/// Wall clock minus monotonic clock; ns. The best of a few tries, which is right to about 100 ns.
-pub fn wall_offset() -> i64 {
-    let sample = |_| {
-        let before = clock_ns(libc::CLOCK_MONOTONIC);
-        let wall = clock_ns(libc::CLOCK_REALTIME);
-        let after = clock_ns(libc::CLOCK_MONOTONIC);
-        (after - before, wall - before - (after - before) / 2)
-    };
-    (0..8).map(sample).min().map_or(0, |(_, offset)| offset)
+/// The time since boot, sleep included, as this process is shown it; ns.
+pub fn boottime_ns() -> i64 {
+    clock_ns(libc::CLOCK_BOOTTIME)
 }
 
 /// The number of the calling thread's network namespace, which no other ever has.

@@ -1,0 +1,115 @@
+//! Are a flow's times right, whatever becomes of the clocks?
+
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use flowmeter_tests::meter::{Meter, number, patience};
+use flowmeter_tests::netns::{Link, WIRE};
+use flowmeter_tests::root;
+
+fn wall_ms() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64)
+}
+
+/// Sends a datagram from its own port, and says which process it is.
+const SEND: &str = "
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('10.9.0.1', int(sys.argv[1])))
+s.sendto(b'x', ('10.9.0.2', 9))
+print(os.getpid())
+";
+
+/// Runs a program in a time namespace of its own, as the same process.
+const ELSEWHEN: &str = "
+set -e
+f=$(mktemp)
+unshare --time=$f --boottime 1000000 --monotonic 50000 true
+exec 9<$f
+umount -l $f
+rm $f
+exec nsenter --time=/proc/self/fd/9 \"$@\"
+";
+
+/// In a time namespace a process is shown other clocks than the kernel's programs.
+#[test]
+fn a_meter_in_a_time_namespace_has_the_right_time() -> Result<()> {
+    if !root::available("a_meter_in_a_time_namespace_has_the_right_time")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let args = ["--system-visibility-mode=1", "--n-dissections=0", "--idle-timeout=5", WIRE];
+    let meter = Meter::start_by(&link.near, &["sh", "-c", ELSEWHEN, "sh"], &args)?;
+    let before = wall_ms()?;
+    let pid: u64 = link.near.python(SEND, &["4000"])?.parse()?;
+    let after = wall_ms()?;
+    let flows = meter.wait_for(|flows| flows.iter().any(|flow| flow["src_port"] == 4000))?;
+    let flow = flows.iter().find(|flow| flow["src_port"] == 4000).context("it is there")?;
+    let lived = wall_ms()? - before;
+    let first = number(flow, "bidirectional_first_seen_ms");
+    ensure!((before - 1..=after + 1).contains(&first), "{first} not in {before} to {after}");
+    ensure!(lived >= 5000, "idle after {lived} ms: {flow:#}");
+    ensure!(flow["flow_end_reason"] == "idle timeout", "{flow:#}");
+    ensure!(flow["src_process_pid"] == pid, "{pid}: {flow:#}");
+    meter.stop()?.check_balance()
+}
+
+/// Sets the wall clock ahead by so much.
+fn set_clock(by_s: i64) -> Result<()> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    time.tv_sec += by_s;
+    // SAFETY: `time` is valid for reads.
+    let failed = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) };
+    ensure!(failed == 0, "the clock cannot be set: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// A ping that goes on while the clock is set a day ahead, and one that begins thereafter. Only where
+/// that does no harm, as in a virtual machine: with `FLOWMETER_MAY_SET_CLOCK=1`.
+#[test]
+fn a_clock_that_is_set_cuts_no_flow_and_dates_the_next() -> Result<()> {
+    const DAY_S: i64 = 86_400;
+    if !root::available("a_clock_that_is_set_cuts_no_flow_and_dates_the_next")? {
+        return Ok(());
+    }
+    if !root::is_set("FLOWMETER_MAY_SET_CLOCK") {
+        println!("skipped: it sets the machine's clock, and FLOWMETER_MAY_SET_CLOCK is not set");
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let args = ["--system-visibility-mode=1", "--n-dissections=0", WIRE];
+    let mut meter = Meter::start(&link.near, &args)?;
+    let before = wall_ms()?;
+    let ping = ["-q", "-c", "20", "-i", "0.1", "10.9.0.2"];
+    let mut ping = link.near.command("ping").args(ping).stdout(Stdio::null()).spawn()?;
+    thread::sleep(Duration::from_millis(500));
+    set_clock(DAY_S)?;
+    let said = meter.wait_for_message(|line| line.contains("the wall clock was set by +86400."));
+    let set = wall_ms()?;
+    let pid: u64 = link.near.python(SEND, &["4000"])?.parse()?;
+    let deadline = Instant::now() + patience();
+    while ping.try_wait()?.is_none() {
+        ensure!(Instant::now() < deadline, "ping does not end");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let log = meter.stop();
+    set_clock(-DAY_S)?;
+    said?;
+    let log = log?;
+    let echo = log.the(|flow| flow["protocol"] == 1)?;
+    ensure!(number(echo, "bidirectional_packets") == 40, "{echo:#}");
+    ensure!(number(echo, "bidirectional_duration_ms") < 20_000, "{echo:#}");
+    let first = number(echo, "bidirectional_first_seen_ms");
+    ensure!((before - 1..before + 10_000).contains(&first), "{before}: {echo:#}");
+    let next = log.the(|flow| flow["src_port"] == 4000)?;
+    let first = number(next, "bidirectional_first_seen_ms");
+    ensure!((set - 1..set + 10_000).contains(&first), "{set}: {next:#}");
+    ensure!(next["src_process_pid"] == pid, "{pid}: {next:#}");
+    let step = log.report["clock_step_ns"].as_i64().context("no step in the report")?;
+    ensure!((step - DAY_S * 1_000_000_000).abs() < 1_000_000, "{step}");
+    log.check_balance()
+}
