@@ -36,6 +36,19 @@ pub struct Ids {
 pub const NO_ID: u32 = u32::MAX;
 
 impl Ids {
+    /// These, and others where these are not known.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        let or = |id, other| if id == NO_ID { other } else { id };
+        Self {
+            uid: or(self.uid, others.uid),
+            gid: or(self.gid, others.gid),
+            real_uid: or(self.real_uid, others.real_uid),
+            real_gid: or(self.real_gid, others.real_gid),
+            login_uid: or(self.login_uid, others.login_uid),
+        }
+    }
+
     /// One of the numbers, if it is known.
     pub fn known(id: u32) -> Option<u32> {
         (id != NO_ID).then_some(id)
@@ -116,6 +129,8 @@ pub struct ExecEvent {
     pub start_ns: u64,
     /// As in [`OwnerEvent::exec_id`], of the program that begins.
     pub exec_id: u64,
+    /// The inode of the file that it was loaded from; 0 if unknown.
+    pub inode: u64,
     /// Thread group, as in [`OwnerEvent::pid`].
     pub pid: u32,
     /// The thread group of its parent.
@@ -126,6 +141,10 @@ pub struct ExecEvent {
     pub path_bytes: u32,
     /// Bytes of the arguments, each with its zero; the last may be cut.
     pub args_bytes: u32,
+    /// The device of that file: major number above 20 bits of the minor one.
+    pub device: u32,
+    /// How many names the file had.
+    pub links: u32,
     /// Zero.
     pub reserved: u32,
     /// The program's path as it was asked for; of a script its interpreter's.
@@ -134,7 +153,44 @@ pub struct ExecEvent {
     pub args: [u8; MAX_ARGS],
 }
 
-const _: () = assert!(size_of::<ExecEvent>() == 64 + MAX_PATH + MAX_ARGS);
+const _: () = assert!(size_of::<ExecEvent>() == 80 + MAX_PATH + MAX_ARGS);
+
+/// An event in the ring of forks: a process has made another one, which runs its program.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ForkEvent {
+    /// When the new process started; ns since boot.
+    pub start_ns: u64,
+    /// When the one that made it did.
+    pub maker_start_ns: u64,
+    /// Of both, as in [`OwnerEvent::exec_id`].
+    pub exec_id: u64,
+    /// The new thread group, as in [`OwnerEvent::pid`].
+    pub pid: u32,
+    /// The thread group that made it. It is its parent, but with `CLONE_PARENT`.
+    pub maker: u32,
+    /// The name of the latter.
+    pub name: [u8; 16],
+}
+
+const _: () = assert!(size_of::<ForkEvent>() == 48);
+
+/// Bytes of a cgroup's path that are told.
+pub const MAX_CGROUP: usize = 512;
+
+/// An event in the ring of cgroups: one was made.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CgroupEvent {
+    /// The inode of its folder, as in [`OwnerEvent::cgroup`].
+    pub id: u64,
+    /// Bytes of the path, with its zero.
+    pub path_bytes: u64,
+    /// Its path from the root.
+    pub path: [u8; MAX_CGROUP],
+}
+
+const _: () = assert!(size_of::<CgroupEvent>() == 16 + MAX_CGROUP);
 
 /// What became of sockets' events, counted by the kernel.
 #[derive(
@@ -146,6 +202,6 @@ pub struct OwnerCounters {
     pub lost: u64,
     /// Sockets that found no memory for what is kept of them.
     pub unkept: u64,
-    /// Programs that found no room in their ring.
+    /// Programs, forks and cgroups that found no room in their rings.
     pub execs_lost: u64,
 }

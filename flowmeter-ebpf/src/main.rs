@@ -168,6 +168,22 @@ pub fn flowmeter_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A process makes another one.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn flowmeter_fork(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the arguments are the task, which runs, and the one that it has made.
+    unsafe { exec::forked(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+/// A cgroup is made.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn flowmeter_cgroup(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the arguments are the cgroup and its path.
+    unsafe { exec::cgroup_made(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
 /// A process takes a datagram out of a socket of IPv4, which it may.
 #[cgroup_sock_addr(recvmsg4)]
 pub fn flowmeter_heard4(ctx: SockAddrContext) -> i32 {

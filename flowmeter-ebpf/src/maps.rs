@@ -122,6 +122,14 @@ pub static OWNERS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
 #[btf_map]
 pub static EXECS: RingBuf<[u8; 8], 4_194_304> = RingBuf::new();
 
+/// Processes that were made.
+#[btf_map]
+pub static FORKS: RingBuf<[u8; 8], 1_048_576> = RingBuf::new();
+
+/// Cgroups that were made.
+#[btf_map]
+pub static CGROUPS: RingBuf<[u8; 8], 262_144> = RingBuf::new();
+
 /// What became of them, on all CPUs: every event tells how many were lost before it.
 #[btf_map]
 pub static OWNER_COUNTERS: Array<OwnerCounters, 1> = Array::new();
@@ -211,6 +219,18 @@ globals! {
     /// Of `cred`:
     CRED_EUID: u32 = 0;
     CRED_EGID: u32 = 0;
+    /// Of `mm_struct`, and from there on to the file that is run; 0 if not known:
+    MM_EXE: u32 = 0;
+    FILE_INODE: u32 = 0;
+    INODE_NUMBER: u32 = 0;
+    INODE_LINKS: u32 = 0;
+    INODE_SUPER: u32 = 0;
+    SUPER_DEVICE: u32 = 0;
+    /// Of `cgroup` and what it leads to; 0 if not known:
+    CGROUP_ROOT: u32 = 0;
+    CGROUP_NODE: u32 = 0;
+    ROOT_HIERARCHY: u32 = 0;
+    NODE_ID: u32 = 0;
     /// Of `mm_struct` and `linux_binprm`:
     MM_ARG_START: u32 = 0;
     MM_ARG_END: u32 = 0;

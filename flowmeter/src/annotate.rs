@@ -12,8 +12,9 @@ use flowmeter_common::tally::mark;
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
+use crate::attribution::profile::{self, Source};
 use crate::attribution::{
-    self, Conversation, Heard, Hooked, Owners, Peers, Poller, ProcessKey, Profiles,
+    self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles,
 };
 use crate::capture::kernel::{Clock, FarEnd, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
@@ -40,8 +41,8 @@ pub struct Annotator {
     processes: Option<Poller>,
     peers: Option<Peers>,
     profiles: Option<Profiles>,
-    /// The last process heard of: most events come in runs of one process.
-    heard: Option<ProcessKey>,
+    /// The last program heard of: most events come in runs of one.
+    heard: Option<(ProcessKey, u64)>,
     /// Those heard of that are to be looked up.
     news: Vec<Heard>,
     waiting: HashMap<u64, Flow>,
@@ -61,7 +62,7 @@ impl Annotator {
     /// `ends` are the interfaces' other ends.
     pub fn start(
         plan: &LivePlan,
-        ring: Option<OwnerRing>,
+        mut ring: Option<OwnerRing>,
         settled: SettledFlows,
         ends: impl IntoIterator<Item = FarEnd>,
         clock: Clock,
@@ -69,15 +70,17 @@ impl Annotator {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
         let options = attribution_options(plan);
-        let processes =
-            plan.visibility.and_then(|interval| poller(interval.max(slower), options, clock));
+        let profiles = plan.visibility.map(|_| Profiles::start(plan.profiles, clock));
+        let profiles = profiles.transpose().map_err(Error::Attribution)?;
+        if let (Some(profiles), Some(ring)) = (&profiles, &mut ring) {
+            profiles.cgroups_are(std::mem::take(&mut ring.old_cgroups));
+        }
+        let processes = plan
+            .visibility
+            .and_then(|interval| poller(interval.max(slower), options, clock, profiles.clone()));
         Ok(Self {
             dissector: dissector(plan)?.map(|pool| (pool, settled)),
-            profiles: plan
-                .visibility
-                .map(|_| Profiles::start(plan.profiles, clock))
-                .transpose()
-                .map_err(Error::Attribution)?,
+            profiles,
             heard: None,
             news: Vec::new(),
             sockets: ring.map(|ring| {
@@ -137,22 +140,20 @@ impl Annotator {
         let Some((ring, hooked)) = &mut self.sockets else { return };
         let mut left = MAX_EVENTS;
         while ring.next(|event| {
-            let process = Some(hooked.event(event));
-            if process != self.heard {
-                self.news.extend(process.map(|key| Heard {
-                    key,
-                    time_ns: event.time_ns,
-                    cgroup: event.cgroup,
-                }));
+            hooked.event(event);
+            let heard = Heard::by(event);
+            // Whose socket is closed need not be told of.
+            if heard.key.pid != 0 && self.heard != Some((heard.key, heard.exec_id)) {
+                self.heard = Some((heard.key, heard.exec_id));
+                self.news.push(heard);
             }
-            self.heard = process;
         }) && left > 0
         {
             left -= 1;
         }
         let Some(profiles) = &self.profiles else { return };
         // After the sockets: whoever has one has begun its program before.
-        while ring.next_program(|event| profiles.executed(event)) {}
+        programs(ring, profiles);
         for heard in self.news.drain(..) {
             profiles.observe(heard);
         }
@@ -183,17 +184,23 @@ impl Annotator {
             owners.dst = owners.dst.or(polled.dst);
         }
         if let Some(profiles) = &self.profiles {
+            let get = |owner: &Owner| profiles.get(Heard::of(owner, first_ns));
+            let ends = [&owners.src, &owners.dst].into_iter().flatten();
+            let is_read = ends.filter(|owner| get(owner).1 == Source::Procfs).count() > 0;
+            // What a process has begun meanwhile may be what was read.
+            if is_read && let Some((ring, _)) = &mut self.sockets {
+                programs(ring, profiles);
+            }
             for owner in [&mut owners.src, &mut owners.dst].into_iter().flatten() {
-                let key = ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks };
-                let cgroup = owner.told.as_ref().map_or(0, |told| told.cgroup);
-                owner.profile = Some(profiles.get(Heard { key, time_ns: first_ns, cgroup }));
+                owner.know(get(owner).0);
+                owner.user = profiles.user(owner.ids.uid);
             }
         }
         owners
     }
 
-    /// Processes in memory, and those forgotten to make room.
-    pub fn profiles(&self) -> Option<(u64, u64)> {
+    /// What has been done with what is known of processes.
+    pub fn profiles(&self) -> Option<profile::Counters> {
         self.profiles.as_ref().map(Profiles::counters)
     }
 
@@ -277,6 +284,14 @@ impl Annotator {
     }
 }
 
+/// Takes in the processes, cgroups and programs that the kernel has told of.
+fn programs(ring: &mut OwnerRing, profiles: &Profiles) {
+    while ring.next_fork(|event| profiles.forked(event)) {}
+    while ring.next_cgroup(|event| profiles.cgroup_made(event)) {}
+    while ring.next_program(|event| profiles.executed(event)) {}
+    profiles.is_up_to_date();
+}
+
 /// Sockets' events taken at a time, so that the packets get their turn.
 const MAX_EVENTS: usize = 65_536;
 
@@ -293,8 +308,13 @@ fn attribution_options(plan: &LivePlan) -> attribution::Options {
 }
 
 /// Polls procfs. A host that does not let it has flows without processes, which is said.
-fn poller(interval: Duration, options: attribution::Options, clock: Clock) -> Option<Poller> {
-    let poller = match Poller::start(interval, options, clock) {
+fn poller(
+    interval: Duration,
+    options: attribution::Options,
+    clock: Clock,
+    profiles: Option<Profiles>,
+) -> Option<Poller> {
+    let poller = match Poller::start(interval, options, clock, profiles) {
         Ok(poller) => poller,
         Err(e) => {
             let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}"));

@@ -10,7 +10,7 @@ use flowmeter_common::tally::Record;
 use serde_json::{Map, Value, json};
 
 use crate::annotate::Annotator;
-use crate::attribution::{HookedCounters, PollerCounters};
+use crate::attribution::{HookedCounters, PollerCounters, profile};
 use crate::capture::kernel::{self, Balance, Hook, Tally, Traffic, now_ns};
 use crate::collector::kernel::Collector;
 
@@ -67,7 +67,7 @@ pub struct Report {
     clock_step_ns: i64,
     sockets: Option<(OwnerCounters, HookedCounters)>,
     polled: Option<PollerCounters>,
-    profiles: Option<(u64, u64)>,
+    profiles: Option<profile::Counters>,
     time_ns: u64,
 }
 
@@ -174,9 +174,11 @@ impl Report {
             "clock_step_ns": self.clock_step_ns,
             "sockets": sockets,
             "procfs": procfs,
-            "processes": self
-                .profiles
-                .map(|(known, evicted)| json!({ "known": known, "evicted": evicted })),
+            "processes": self.profiles.map(|profiles| json!({
+                "known": profiles.known,
+                "evicted": profiles.evicted,
+                "secrets_redacted": profiles.redacted,
+            })),
             "interfaces": interfaces
                 .map(|((name, hooks, traffic), tallies)| interface(name, hooks, *traffic, tallies))
                 .collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 //! See `ARCHITECTURE.md`.
 
 pub mod signals;
+mod redact;
 mod users;
 pub mod capture;
 pub mod table;

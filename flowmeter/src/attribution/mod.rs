@@ -43,7 +43,8 @@ mod table;
 pub struct Owner {
     /// The thread group's id, in the pid namespace that procfs shows; 0 if it has none there.
     pub pid: u32,
-    /// The thread group leader's `comm`: at most 15 bytes, chosen by the process itself.
+    /// The thread group leader's `comm`, chosen by the process itself: at most 15 bytes, or the whole
+    /// by psutil's rule.
     pub name: String,
     /// How we know.
     pub method: Method,
@@ -51,8 +52,23 @@ pub struct Owner {
     pub start_ticks: u64,
     /// What the kernel told of it besides; none from procfs.
     pub told: Option<Told>,
-    /// What procfs told of it.
+    /// Its users and groups: as the kernel told when it used its socket, or else by procfs.
+    pub ids: Ids,
+    /// The name of its effective user.
+    pub user: Option<Arc<str>>,
+    /// What is known of it and of its program.
     pub profile: Option<Arc<Profile>>,
+}
+
+impl Owner {
+    /// Takes in what is known of it.
+    pub fn know(&mut self, profile: Arc<Profile>) {
+        if let Some(whole) = profile.whole_name(&self.name) {
+            self.name = whole;
+        }
+        self.ids = self.ids.or(profile.ids);
+        self.profile = Some(profile);
+    }
 }
 
 /// What the kernel tells of a process that uses a socket, in the process's own context.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::procfs::{Procfs, Tally};
 use super::table::{Changes, SocketTable};
-use super::{Conversation, Error, Method, Owners};
+use super::{Conversation, Error, Heard, Method, Owners, Profiles};
 use crate::capture::kernel::Clock;
 
 /// A poll may take this share of the time, of one core; if it takes longer, the next one waits.
@@ -72,10 +72,17 @@ pub struct Poller {
 
 impl Poller {
     /// Polls once, so that what is already open is known on return, and then every `interval`. Times
-    /// are by `clock`.
-    pub fn start(interval: Duration, options: Options, clock: Clock) -> Result<Self, Error> {
+    /// are by `clock`. The `profiles` of the processes that are found are read at once: they may be
+    /// gone when their flows end.
+    pub fn start(
+        interval: Duration,
+        options: Options,
+        clock: Clock,
+        profiles: Option<Profiles>,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             clock,
+            profiles,
             table: Mutex::new(SocketTable::new(
                 Method::Procfs,
                 options.max_entries,
@@ -131,6 +138,7 @@ impl Drop for Poller {
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
+    profiles: Option<Profiles>,
     table: Mutex<SocketTable>,
     counters: Mutex<Counters>,
     stop: AtomicBool,
@@ -172,6 +180,10 @@ impl Shared {
     fn poll(&self, procfs: &mut Procfs) -> Result<Duration, Error> {
         let started = Instant::now();
         let (changes, tally) = procfs.poll(self.clock.now_ns(), &self.stop)?;
+        if let Some(profiles) = &self.profiles {
+            let found = changes.opened.iter().filter_map(|opened| opened.process.as_ref());
+            found.for_each(|process| drop(profiles.get(Heard::found(process, changes.now))));
+        }
         self.publish(changes);
         let took = started.elapsed();
         lock(&self.counters).add(&tally, took);
@@ -210,6 +222,8 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
     use std::process::{Command, Stdio};
 
+    use flowmeter_common::owner::Ids;
+
     use super::*;
     use crate::attribution::processes::Processes;
     use crate::attribution::{Method, Owner};
@@ -218,7 +232,8 @@ mod tests {
     const UDP: u8 = 17;
 
     fn start(interval: Duration) -> Poller {
-        Poller::start(interval, Options::default(), Clock::default()).expect("procfs is mounted")
+        Poller::start(interval, Options::default(), Clock::default(), None)
+            .expect("procfs is mounted")
     }
 
     /// A poller that has seen what is open now, and will see no more.
@@ -254,6 +269,8 @@ mod tests {
             method: Method::Procfs,
             start_ticks,
             told: None,
+            ids: Ids::default(),
+            user: None,
             profile: None,
         }
     }

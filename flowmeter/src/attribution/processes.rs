@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use flowmeter_common::owner::Ids;
 use procfs::FromRead as _;
 use procfs::process::{Stat, StatFlags};
 
@@ -32,7 +33,9 @@ impl Process {
             name: self.name.clone(),
             method,
             start_ticks: self.start_ticks,
+            ids: self.told.as_ref().map_or(Ids::default(), |told| told.ids),
             told: self.told.clone(),
+            user: None,
             profile: None,
         }
     }

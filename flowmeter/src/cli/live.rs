@@ -8,7 +8,7 @@ use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
-use crate::attribution::profile;
+use crate::attribution::profile::{self, Secrets};
 use crate::capture::kernel::{Direction, Ingress};
 use crate::config::{LivePlan, MAX_INTERFACES};
 use crate::fields;
@@ -150,10 +150,12 @@ impl LiveArgs {
                  --performance-report prints the same to standard error",
             ));
         }
-        let schema = self.output.schema(fields::Options {
+        let secrets = self.output.secrets(Secrets::Redacted);
+        let columns = fields::Options {
             visibility: live.system_visibility_mode,
             ..self.meter.fields(MAX_LIVE_SPLT)
-        })?;
+        };
+        let schema = self.output.schema(columns, secrets)?;
         let containment = self.meter.containment()?;
         let details = self.meter.details()?;
         Ok(LivePlan {
@@ -174,7 +176,8 @@ impl LiveArgs {
                 .then_some(Duration::from_millis(live.system_visibility_poll_ms)),
             max_sockets: live.max_sockets as usize,
             profiles: profile::Options {
-                hash: live.hash_executables,
+                hash: live.hash_executables.then(profile::Budget::default),
+                secrets,
                 max_cmdline: live.max_cmdline as usize,
                 max_processes: live.max_processes as usize,
             },

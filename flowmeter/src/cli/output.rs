@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::Exit;
 use super::values::choice;
+use crate::attribution::profile::Secrets;
 use crate::fields::anonymize::Anonymizer;
 use crate::fields::{self, Schema};
 use crate::sink::{self, Destination, Format};
@@ -40,6 +41,15 @@ pub struct OutputArgs {
     /// [default: a random key for this run]
     #[arg(long, value_name = "FILE", requires = "columns_to_anonymize")]
     anonymize_key_file: Option<PathBuf>,
+
+    /// Replace secrets in arguments and URLs, such as passwords and tokens, by [redacted]. What is no
+    /// secret by the built-in rules is shown. [default: live yes, read no]
+    #[arg(long, overrides_with = "no_redact")]
+    redact: bool,
+
+    /// Show arguments and URLs as they are.
+    #[arg(long, overrides_with = "redact")]
+    no_redact: bool,
 
     /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file. The
     /// numbers of json go on after those that are there.
@@ -82,9 +92,21 @@ impl OutputArgs {
         Ok(options)
     }
 
+    /// What becomes of secrets, if that is not said `by_default`.
+    pub fn secrets(&self, by_default: Secrets) -> Secrets {
+        match (self.redact, self.no_redact) {
+            (true, _) => Secrets::Redacted,
+            (_, true) => Secrets::Shown,
+            _ => by_default,
+        }
+    }
+
     /// The columns.
-    pub fn schema(&self, options: fields::Options) -> Result<Arc<Schema>, Exit> {
+    pub fn schema(&self, options: fields::Options, secrets: Secrets) -> Result<Arc<Schema>, Exit> {
         let mut schema = Schema::new(options);
+        if secrets == Secrets::Redacted {
+            schema = schema.redact();
+        }
         if let Some(names) = &self.columns {
             schema =
                 schema.select(names).map_err(|e| Exit::usage(format_args!("--columns: {e}")))?;
@@ -101,6 +123,12 @@ impl OutputArgs {
             schema = schema
                 .anonymize(&self.columns_to_anonymize, anonymizer)
                 .map_err(|e| Exit::usage(format_args!("--columns-to-anonymize: {e}")))?;
+            for (hidden, shown) in schema.exposed() {
+                eprintln!(
+                    "flowmeter: warning: `{hidden}` is anonymized, but `{shown}` shows the same; \
+                     anonymize it too, or leave it out by --columns"
+                );
+            }
         }
         Ok(Arc::new(schema))
     }

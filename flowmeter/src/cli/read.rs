@@ -8,6 +8,7 @@ use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::choice;
+use crate::attribution::profile::Secrets;
 use crate::capture::pcap::filter::{Filter, Invalid};
 use crate::collector::pcap::Reading;
 use crate::config::ReadPlan;
@@ -84,7 +85,7 @@ impl ReadArgs {
             details: self.meter.details()?,
             max_nflows: self.meter.max_nflows(),
             output,
-            schema: self.output.schema(fields)?,
+            schema: self.output.schema(fields, self.output.secrets(Secrets::Shown))?,
         })
     }
 }

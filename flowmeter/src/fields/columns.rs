@@ -83,6 +83,8 @@ pub enum Kind {
     Bool,
     /// A text.
     Text,
+    /// The same, in which secrets are redacted.
+    Url,
     /// A list of [`Kind::Signed`].
     List,
     /// A list of [`Kind::Time`].
@@ -162,7 +164,7 @@ impl Kind {
             Self::Float => "float",
             Self::Time => "unsigned or float",
             Self::Bool => "boolean",
-            Self::Text => "text",
+            Self::Text | Self::Url => "text",
             Self::List => "list of integers",
             Self::TimeList => "list of integers or floats",
             Self::FloatList => "list of floats",
@@ -504,7 +506,7 @@ macro_rules! owner {
                 concat!(
                     "Name of the process at ",
                     $whose,
-                    "'s end. Null if unknown or not on this host."
+                    "'s end: whole where the kernel cut it at 15 bytes and the first argument begins with that. Null if unknown or not on this host."
                 ),
                 |r| r.flow.owners.$side.as_ref().map_or(Value::Null, |o| Value::Str(&o.name))
             ),
@@ -539,16 +541,30 @@ macro_rules! peer {
 macro_rules! process {
     ($prefix:literal, $which:ident, $whose:literal) => {
         &[
-            process!(@ $prefix, "process_exe", $which, Text, "", "executable's path; if it was gone too soon for procfs, as the kernel was asked for it", $whose, |_, p| text(p.exe.as_deref())),
-            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of its executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256.get().map(String::as_str))),
-            process!(@ $prefix, "process_cmdline", $which, Text, "", "command line, up to --max-cmdline", $whose, |_, p| text(p.cmdline.as_deref())),
-            process!(@ $prefix, "process_args", $which, TextList, "", "arguments, up to --max-cmdline", $whose, |_, p| Value::Texts(&p.args)),
+            process!(@ $prefix, "process_exe", $which, Text, "", "path of its executable, without links, also after that has gone", $whose, |_, p| text(p.executable.path.as_deref())),
+            process!(@ $prefix, "process_exe_view", $which, Text, "", "from where that path leads to the executable: host, from the meter's mount namespace; process, from the process's own alone, as in a container; asked, as the process asked for it, which may be relative or a link, if it was gone too soon for more", $whose, |_, p| p.executable.view.map_or(Value::Null, |view| Value::Str(view.as_str()))),
+            process!(@ $prefix, "process_exe_deleted", $which, Bool, "", "true if that path had been deleted, or was another file's, when it was looked at", $whose, |_, p| p.executable.is_deleted.map_or(Value::Null, Value::Bool)),
+            process!(@ $prefix, "process_exe_memory", $which, Bool, "", "true if its executable was only ever in memory (memfd_create)", $whose, |_, p| p.executable.is_memory.map_or(Value::Null, Value::Bool)),
+            process!(@ $prefix, "process_exe_inode", $which, Unsigned, "", "inode of its executable", $whose, |_, p| p.executable.file.map_or(Value::Null, |file| Value::U64(file.inode))),
+            process!(@ $prefix, "process_exe_device", $which, Text, "", "device of its executable, MAJOR:MINOR", $whose, |_, p| p.executable.file.map_or(Value::Null, |file| Value::Device(file.major_minor()))),
+            process!(@ $prefix, "process_sha256", $which, Text, "", "SHA-256 of its executable, with --hash-executables, once computed", $whose, |_, p| text(p.sha256())),
+            process!(@ $prefix, "process_sha256_missing", $which, Text, "", "why there is no hash: pending, if not computed yet; unreadable, if the executable was gone or changed before its turn; too_large; too_slow; user_budget, if its user had others hashed for too long; crowded, if too many waited; null with a hash, and without --hash-executables", $whose, |_, p| text(p.sha256_missing())),
+            process!(@ $prefix, "process_cmdline", $which, Text, "", "command line, up to --max-cmdline; as its program was begun, where the kernel told that; unless --no-redact, secrets as [redacted]", $whose, |_, p| text(p.cmdline.as_deref())),
+            process!(@ $prefix, "process_args", $which, TextList, "", "arguments, likewise", $whose, |_, p| Value::Texts(&p.args)),
+            process!(@ $prefix, "process_args_redacted", $which, Unsigned, "", "secrets in its arguments that are not shown", $whose, |_, p| Value::U64(u64::from(p.redacted))),
             process!(@ $prefix, "process_start_ms", $which, Unsigned, "ms", "start since the epoch, to some 10 ms", $whose, |_, p| p.start_ms.map_or(Value::Null, Value::U64)),
-            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "parent process", $whose, |o, p| number(p.parent.or(o.told.as_ref().map(|told| told.parent)))),
+            process!(@ $prefix, "process_ppid", $which, Unsigned, "", "parent process", $whose, |_, p| number(p.parent)),
             process!(@ $prefix, "process_parent_name", $which, Text, "", "parent's name", $whose, |_, p| text(p.parent_name.as_deref())),
-            process!(@ $prefix, "process_uid", $which, Unsigned, "", "effective user", $whose, |o, p| number(p.uid.or(o.told.as_ref().and_then(|told| Ids::known(told.ids.uid))))),
-            process!(@ $prefix, "process_user", $which, Text, "", "user's name by /etc/passwd", $whose, |_, p| text(p.user.as_deref())),
-            process!(@ $prefix, "process_login_uid", $which, Unsigned, "", "user who logged in", $whose, |_, p| number(p.login_uid)),
+            process!(@ $prefix, "process_ancestor_pids", $which, List, "", "the processes that it is from, up to 8: who made it, who made that, and so on, also if it has another parent by now", $whose, |_, p| Value::Numbers(&p.lineage.pids)),
+            process!(@ $prefix, "process_ancestor_names", $which, TextList, "", "their names; empty if unknown", $whose, |_, p| Value::Texts(&p.lineage.names)),
+            process!(@ $prefix, "process_ancestor_exes", $which, TextList, "", "their executables' paths; empty if unknown", $whose, |_, p| Value::Texts(&p.lineage.executables)),
+            process!(@ $prefix, "process_ancestor_starts_ms", $which, List, "ms", "when they started, since the epoch; 0 if unknown", $whose, |_, p| Value::Numbers(&p.lineage.starts_ms)),
+            process!(@ $prefix, "process_uid", $which, Unsigned, "", "effective user, when it used its socket", $whose, |o, _| id(o.ids.uid)),
+            process!(@ $prefix, "process_user", $which, Text, "", "that user's name by /etc/passwd", $whose, |o, _| text(o.user.as_deref())),
+            process!(@ $prefix, "process_ruid", $which, Unsigned, "", "real user: who started it", $whose, |o, _| id(o.ids.real_uid)),
+            process!(@ $prefix, "process_gid", $which, Unsigned, "", "effective group", $whose, |o, _| id(o.ids.gid)),
+            process!(@ $prefix, "process_rgid", $which, Unsigned, "", "real group", $whose, |o, _| id(o.ids.real_gid)),
+            process!(@ $prefix, "process_loginuid", $which, Unsigned, "", "user who logged in, however often changed since; null if nobody did", $whose, |o, _| id(o.ids.login_uid)),
             process!(@ $prefix, "container_id", $which, Text, "", "container's id or machine's name", $whose, |_, p| text(p.place.container.as_deref())),
             process!(@ $prefix, "container_runtime", $which, Text, "", "docker, containerd, cri-o, podman, systemd-nspawn, or kubernetes if its engine is not told", $whose, |_, p| text(p.place.runtime)),
             process!(@ $prefix, "pod_uid", $which, Text, "", "uid of its Kubernetes pod", $whose, |_, p| text(p.place.pod.as_deref())),
@@ -745,7 +761,8 @@ pub static COLUMNS: &[&[Column]] = &[
         column!("dns_addresses", L7Extended, TextList, "", "IPv4 and IPv6 addresses in the first response, up to 16. Null for what is not DNS.",
             |r| detail(r, |d| if d.dns_rcode.is_empty() { Value::Null } else { Value::Texts(&d.dns_addresses) })),
         detail!(http_method, "Method of the first HTTP/1 request. Null without."),
-        detail!(http_url, "Host and target of that request: www.example.org/index.html; a target that has its host as it is. Null without."),
+        column!("http_url", L7Extended, Url, "", "Host and target of that request: www.example.org/index.html; a target that has its host as it is. Secrets as [redacted] with --redact. Null without.",
+            |r| detail(r, |d| if d.http_url.is_empty() { Value::Null } else { Value::Str(&d.http_url) })),
         column!("http_status", L7Extended, Unsigned, "", "Status of the first HTTP/1 response. Null without.",
             |r| detail(r, |d| if d.http_status == 0 { Value::Null } else { Value::U64(u64::from(d.http_status)) })),
         detail!(ssh_client_banner, "Identification string of the SSH client (RFC 4253, section 4.2). Null without."),
@@ -826,6 +843,11 @@ fn process<'a>(
 
 fn text(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Null, Value::Str)
+}
+
+/// The number of a user or group.
+fn id(id: u32) -> Value<'static> {
+    number(Ids::known(id))
 }
 
 fn number(number: Option<u32>) -> Value<'static> {

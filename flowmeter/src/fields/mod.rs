@@ -5,6 +5,7 @@
 
 pub mod anonymize;
 pub mod columns;
+mod exposed;
 pub mod list;
 pub mod schema;
 pub mod sequence;

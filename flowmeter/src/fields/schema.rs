@@ -1,11 +1,16 @@
 //! Which columns does this run write?
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use thiserror::Error;
 
 use super::anonymize::Anonymizer;
-use super::columns::{self, Column};
+use super::columns::{self, Column, Kind};
+use super::exposed::is_exposed;
 use super::{Options, Row, Value};
 use crate::record::Flow;
+use crate::redact;
 
 /// The columns of a run, in order, and how their values are made.
 #[derive(Clone)]
@@ -13,6 +18,8 @@ pub struct Schema {
     options: Options,
     columns: Vec<Selected>,
     anonymizer: Option<Anonymizer>,
+    /// Texts in which secrets were found, if they are redacted.
+    redacted: Option<Arc<AtomicU64>>,
 }
 
 #[derive(Clone)]
@@ -47,7 +54,7 @@ impl Schema {
             .filter(|column| column.group.is_in(&options))
             .map(|column| Selected { column, anonymous: false })
             .collect();
-        Self { options, columns, anonymizer: None }
+        Self { options, columns, anonymizer: None, redacted: None }
     }
 
     /// Only the columns with these names, in this order.
@@ -87,6 +94,25 @@ impl Schema {
         Ok(self)
     }
 
+    /// Secrets in URLs are redacted. Those in arguments are when the process is looked up.
+    #[must_use]
+    pub fn redact(self) -> Self {
+        Self { redacted: Some(Arc::default()), ..self }
+    }
+
+    /// Values in which a secret was redacted.
+    pub fn redacted(&self) -> u64 {
+        self.redacted.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Columns that are hidden, each with one that is not and has the same text.
+    pub fn exposed(&self) -> Vec<(&'static str, &'static str)> {
+        let (hidden, shown): (Vec<_>, Vec<_>) = self.columns.iter().partition(|s| s.anonymous);
+        let pairs =
+            hidden.iter().flat_map(|h| shown.iter().map(|s| (h.column.name, s.column.name)));
+        pairs.filter(|(hidden, shown)| is_exposed(hidden, shown)).collect()
+    }
+
     /// What the columns were made from.
     pub fn options(&self) -> &Options {
         &self.options
@@ -106,7 +132,17 @@ impl Schema {
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);
         for Selected { column, anonymous } in &self.columns {
-            let value = (column.get)(&row);
+            let mut value = (column.get)(&row);
+            let redacted;
+            if let Some(count) = &self.redacted
+                && column.kind == Kind::Url
+                && let Value::Str(url) = value
+                && let Some(text) = redact::text(url)
+            {
+                count.fetch_add(1, Ordering::Relaxed);
+                redacted = text;
+                value = Value::Str(&redacted);
+            }
             match &self.anonymizer {
                 Some(anonymizer) if *anonymous && value != Value::Null => {
                     visit(&Value::Str(anonymizer.digest(&value).as_str()));

@@ -35,6 +35,10 @@ pub enum Value<'a> {
     Sequence(Sequence<'a>),
     /// Texts, written as JSON writes a list of them.
     Texts(&'a [String]),
+    /// Numbers.
+    Numbers(&'a [u64]),
+    /// Major and minor number of a device, with a colon between.
+    Device([u32; 2]),
     /// A time in ns, written as seconds with all their decimals.
     Seconds(u64),
 }
@@ -49,7 +53,7 @@ impl Value<'_> {
             Self::F64(x) => push_float(out, *x),
             Self::Bool(b) => push(out, b),
             Self::Str(s) => push(out, s),
-            Self::Ip(_) | Self::Mac(_) | Self::Oui(_) => {
+            Self::Ip(_) | Self::Mac(_) | Self::Oui(_) | Self::Device(_) => {
                 out.push(b'"');
                 self.push_text(out);
                 out.push(b'"');
@@ -57,6 +61,7 @@ impl Value<'_> {
             Self::List(list) => list.push(out, b","),
             Self::Sequence(sequence) => sequence.push(out, b","),
             Self::Texts(texts) => push(out, texts),
+            Self::Numbers(numbers) => push(out, numbers),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
@@ -75,9 +80,15 @@ impl Value<'_> {
             Self::Ip(IpAddr::V6(ip)) => push_ipv6(out, ip),
             Self::Mac(mac) => push_hex(out, mac),
             Self::Oui(oui) => push_hex(out, oui),
+            Self::Device([major, minor]) => {
+                push_integer(out, *major);
+                out.push(b':');
+                push_integer(out, *minor);
+            }
             Self::List(list) => list.push(out, b", "),
             Self::Sequence(sequence) => sequence.push(out, b", "),
             Self::Texts(texts) => push(out, texts),
+            Self::Numbers(numbers) => push(out, numbers),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::{Destination, Error};
@@ -164,7 +164,8 @@ fn open_file(path: &Path, mode: Mode) -> io::Result<File> {
         Mode::Append => options.append(true),
         Mode::Replace => options.write(true).truncate(true),
     };
-    options.create(true).open(path)
+    // It says who did what on this host.
+    options.create(true).mode(0o640).open(path)
 }
 
 /// Whether the last byte of the file is something else than a line feed.
@@ -195,6 +196,20 @@ mod tests {
     fn add(lines: &mut Lines, text: &str) {
         let added = lines.line(|out| out.extend_from_slice(text.as_bytes()));
         added.unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn a_new_file_is_not_for_everybody_and_one_that_is_there_stays_as_it_is() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = scratch::Dir::new("mode");
+        let path = dir.path("log");
+        let mode = || fs::metadata(&path).expect("it is there").permissions().mode() & 0o777;
+        drop(open(path.clone(), Mode::Append));
+        // A umask takes more away.
+        assert_eq!(mode() & !0o640, 0);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).expect("it is ours");
+        drop(open(path.clone(), Mode::Append));
+        assert_eq!(mode(), 0o604);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl<'a> Row<'a> {
                 value.push_text(self.out);
                 quote(self.out, start);
             }
-            Value::List(_) | Value::Sequence(_) => {
+            Value::List(_) | Value::Sequence(_) | Value::Numbers(_) => {
                 self.out.push(b'"');
                 value.push_text(self.out);
                 self.out.push(b'"');

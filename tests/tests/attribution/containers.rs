@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 
 const CONTAINED: &str = include_str!("contained.py");
+const FIRST: &str = include_str!("first.py");
 
 const ID: &str = "7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605";
 const POD: &str = "2a0b3f5e-1c2d-4e5f-8a9b-0c1d2e3f4a5b";
@@ -95,6 +96,28 @@ fn containers_are_known_by_their_cgroups() -> Result<()> {
                 ensure!(*found == wanted, "{path}: {end}{column} is {found}, not {wanted}");
             }
         }
+    }
+    Ok(())
+}
+
+/// When its flow ends, neither the process nor its cgroup is there any more.
+#[test]
+fn a_containers_only_process_is_its_however_short_it_lives() -> Result<()> {
+    if !root::available("a_containers_only_process_is_its_however_short_it_lives")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let meter = Meter::start(&link.near, &options(&[]))?;
+    let id = |number: u32| format!("{number:064x}");
+    let paths: Vec<String> =
+        (1..=20).map(|number| format!("/fm-first.slice/docker-{}.scope", id(number))).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    link.near.python(FIRST, &paths)?;
+    let log = meter.stop()?;
+    for number in 1..=20 {
+        let flow = log.the(|flow| flow["src_port"] == 7000 + u64::from(number))?;
+        ensure!(flow["container_id"] == id(number).as_str(), "{flow:#}");
+        ensure!(flow["container_runtime"] == "docker", "{flow:#}");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod containers;
 mod fragments;
 mod namespaces;
 mod overload;
+mod programs;
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,34 +1,40 @@
 //! What is a process, beyond its number and name?
 //!
 //! Read from procfs as soon as it is first heard of, by a thread of its own, and kept after it has
-//! gone. Of one that was gone too soon there is what the kernel told when it began its program;
-//! nothing is ever taken from a process that has got its number since.
+//! gone. Of one that was gone too soon there is what the kernel told when it began its program.
+//! Nothing is ever taken from a process that has got its number since, nor of one program of a
+//! process for another.
 
 mod cgroup;
-mod exec;
+mod executable;
 mod hash;
+mod lineage;
+mod name;
+mod programs;
+mod reading;
 
 use std::collections::VecDeque;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 use flowmeter_common::knobs::MILLISECOND;
-use flowmeter_common::owner::ExecEvent;
+use flowmeter_common::owner::{CgroupEvent, ExecEvent, ForkEvent, Ids, NO_ID, OwnerEvent};
 use hashbrown::HashMap;
-use procfs::process::{Process, Stat, Status};
-use procfs::{FromBufRead as _, FromRead as _, ProcessCGroup, ProcessCGroups};
 
 pub use cgroup::Place;
-use hash::Hashes;
+pub use executable::{Executable, FileId, View};
+pub use hash::{Budget, Hash, Why};
+pub use lineage::Lineage;
 
-use super::Error;
 use super::hooked::TICK_NS;
+use super::{Error, Owner};
 use crate::capture::kernel::Clock;
-use crate::users;
-use exec::Programs;
+use crate::{redact, users};
+use hash::{Hashing, Wanted};
+use programs::{Fork, Program, Programs};
+use reading::Reading;
 
 /// A process, told from later ones with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,133 +50,274 @@ pub struct ProcessKey {
 pub struct Heard {
     /// The process.
     pub key: ProcessKey,
-    /// When it was heard of, by the kernel's clock; ns. It may have run other programs before and since.
+    /// Which of its programs it ran; 0 if unknown.
+    pub exec_id: u64,
+    /// When it was heard of, by the kernel's clock; ns. It may have run other programs before and
+    /// since.
     pub time_ns: u64,
-    /// Its cgroup's number, by which processes that are gone too soon have the path of those that
-    /// were not; 0 if unknown.
+    /// The number of the cgroup that it was in then; 0 if unknown.
     pub cgroup: u64,
+    /// Its parent; 0 if unknown.
+    pub parent: u32,
 }
 
-/// What is known of a process.
+impl Heard {
+    /// By an event of a socket.
+    pub fn by(event: &OwnerEvent) -> Self {
+        Self {
+            key: ProcessKey { pid: event.pid, start_ticks: event.start_ns / TICK_NS },
+            exec_id: event.exec_id,
+            time_ns: event.time_ns,
+            cgroup: event.cgroup,
+            parent: event.parent,
+        }
+    }
+
+    /// By a poll at `time_ns`.
+    pub(super) fn found(process: &super::processes::Process, time_ns: u64) -> Self {
+        let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
+        Self { key, exec_id: 0, time_ns, cgroup: 0, parent: 0 }
+    }
+
+    /// By a flow that began at `time_ns`.
+    pub fn of(owner: &Owner, time_ns: u64) -> Self {
+        let told = owner.told.as_ref();
+        Self {
+            key: ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks },
+            exec_id: told.map_or(0, |told| told.exec_id),
+            time_ns,
+            cgroup: told.map_or(0, |told| told.cgroup),
+            parent: told.map_or(0, |told| told.parent),
+        }
+    }
+}
+
+/// What is known of a process and one of its programs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Its executable's path. A file that is gone keeps it.
-    pub exe: Option<String>,
-    /// The SHA-256 of the executable, in hexadecimal, once it has been computed.
-    pub sha256: OnceLock<String>,
+    /// The file that it runs.
+    pub executable: Executable,
+    /// Whether that is hashed.
+    is_hashed: bool,
+    /// What became of that, once it is known.
+    hash: OnceLock<Hash>,
     /// Its arguments, from the program's name on.
     pub args: Vec<String>,
+    /// Secrets in them that are not shown.
+    pub redacted: u32,
     /// The arguments with spaces between.
     pub cmdline: Option<String>,
+    /// The first of them without folders, if it is not cut; see [`Profile::whole_name`].
+    first: Option<String>,
     /// When it started; ms since the epoch, to some 10 ms.
     pub start_ms: Option<u64>,
     /// Its parent.
     pub parent: Option<u32>,
     /// Its parent's name.
     pub parent_name: Option<String>,
-    /// Its effective user.
-    pub uid: Option<u32>,
-    /// That user's name, by `/etc/passwd`.
-    pub user: Option<String>,
-    /// The user who logged in, however often changed since.
-    pub login_uid: Option<u32>,
+    /// Its own, when it was looked at.
+    name: Option<String>,
+    /// Who made it, and so on.
+    pub lineage: Lineage,
+    /// Its users and groups, if the kernel did not tell them when it used its socket.
+    pub ids: Ids,
     /// Its cgroup's path.
     pub cgroup: Option<String>,
     /// What that says.
     pub place: Place,
 }
 
+impl Profile {
+    /// The whole of a name that the kernel has cut, by psutil's rule; none if it was not cut.
+    pub fn whole_name(&self, name: &str) -> Option<String> {
+        name::whole(name, self.first.as_deref())
+    }
+
+    /// Takes the program from another process, whose it was.
+    fn inherit(&mut self, other: &Self) {
+        self.executable.clone_from(&other.executable);
+        self.args.clone_from(&other.args);
+        self.cmdline.clone_from(&other.cmdline);
+        self.first.clone_from(&other.first);
+        self.redacted = other.redacted;
+        if let Some(hash) = other.hash.get() {
+            let _ = self.hash.set(hash.clone());
+        }
+    }
+
+    /// The SHA-256 of the executable, in hexadecimal.
+    pub fn sha256(&self) -> Option<&str> {
+        match self.hash.get()? {
+            Hash::Sha256(hash) => Some(hash),
+            Hash::GivenUp(_) => None,
+        }
+    }
+
+    /// Why there is no hash though one is wanted.
+    pub fn sha256_missing(&self) -> Option<&'static str> {
+        match self.hash.get() {
+            Some(Hash::Sha256(_)) => None,
+            Some(Hash::GivenUp(why)) => Some(why.as_str()),
+            None => self.is_hashed.then_some("pending"),
+        }
+    }
+}
+
+/// What becomes of secrets in arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// They stay.
+    Shown,
+    /// They are replaced.
+    Redacted,
+}
+
 /// What profiles may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Whether executables are hashed.
-    pub hash: bool,
+    /// What hashing executables may cost; none if they are not hashed.
+    pub hash: Option<Budget>,
     /// Bytes of a command line that are kept.
     pub max_cmdline: usize,
+    /// Whether secrets in it are.
+    pub secrets: Secrets,
     /// Processes in memory.
     pub max_processes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hash: false, max_cmdline: 1024, max_processes: 65_536 }
+        Self { hash: None, max_cmdline: 1024, secrets: Secrets::Shown, max_processes: 65_536 }
     }
 }
 
+/// What has been done with profiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Processes in memory.
+    pub known: u64,
+    /// Processes forgotten to make room.
+    pub evicted: u64,
+    /// Secrets in arguments that are not shown.
+    pub redacted: u64,
+}
+
 /// The profiles of all processes heard of.
+#[derive(Clone, Debug)]
 pub struct Profiles {
     shared: Arc<Shared>,
     /// To the thread that reads. A full queue is no loss: who is asked for is read then.
     queue: Sender<Heard>,
 }
 
+#[derive(Debug)]
 struct Shared {
     options: Options,
     root: PathBuf,
     clock: Clock,
     table: Mutex<Table>,
+    hashing: Option<Hashing>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Table {
-    /// By the process and when it began its program; 0 if that is not known.
-    profiles: HashMap<(ProcessKey, u64), Arc<Profile>>,
+    /// By the process and the number of its program; 0 if that is not known.
+    profiles: HashMap<(ProcessKey, u64), Kept>,
     /// The first heard of in front.
     order: VecDeque<(ProcessKey, u64)>,
     evictions: u64,
+    /// Secrets that are not shown, in all profiles until now.
+    redacted: u64,
     programs: Programs,
+    /// How often all programs that the kernel told of were taken in.
+    rounds: u64,
     /// Paths of cgroups, by their numbers.
     cgroups: HashMap<u64, String>,
+    /// Names of users, by their numbers.
+    users: HashMap<u32, Option<Arc<str>>>,
 }
 
-/// Paths of cgroups in memory; after so many it begins anew.
-const MOST_CGROUPS: usize = 16_384;
+/// A profile that is kept.
+#[derive(Debug)]
+struct Kept {
+    /// None if it turned out to be of another program.
+    profile: Option<Arc<Profile>>,
+    /// If it was read from procfs: [`Table::rounds`] when it had been.
+    read_in: Option<u64>,
+}
+
+/// Ancestors that are looked up: more than are told, as each is kept with its own.
+const MOST_ANCESTORS: u32 = 64;
+
+/// Paths of cgroups in memory, and names of users; after so many it begins anew.
+const MOST_NAMES: usize = 16_384;
 
 impl Table {
-    /// Takes the path of a cgroup from a profile, or gives it.
-    fn learn(&mut self, profile: &mut Profile, cgroup: u64) {
-        if cgroup == 0 {
-            return;
-        }
-        if let Some(path) = &profile.cgroup {
-            if self.cgroups.len() >= MOST_CGROUPS {
-                self.cgroups.clear();
-            }
-            self.cgroups.insert(cgroup, path.clone());
-        } else if let Some(path) = self.cgroups.get(&cgroup) {
+    /// The path of the cgroup that a process was in when it was heard of. The root's is not known:
+    /// where there are other hierarchies, all processes are in that.
+    fn place(&self, profile: &mut Profile, cgroup: u64) {
+        if let Some(path) = self.cgroups.get(&cgroup) {
             profile.place = Place::of(path);
             profile.cgroup = Some(path.clone());
         }
+    }
+
+    fn name_cgroup(&mut self, cgroup: u64, path: String) {
+        if self.cgroups.len() >= MOST_NAMES {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(cgroup, path);
+    }
+
+    /// What was read of a process's earlier programs may have been of this one, if that was not a
+    /// whole round ago.
+    fn doubt(&mut self, key: ProcessKey, exec_id: u64) {
+        for earlier in [exec_id.wrapping_sub(1), 0] {
+            if let Some(kept) = self.profiles.get_mut(&(key, earlier))
+                && kept.read_in.is_some_and(|round| round + 1 >= self.rounds)
+                && earlier != exec_id
+            {
+                *kept = Kept { profile: None, read_in: None };
+            }
+        }
+    }
+
+    fn keep(&mut self, id: (ProcessKey, u64), kept: Kept, most: usize) {
+        if let Some(place) = self.profiles.get_mut(&id) {
+            *place = kept;
+            return;
+        }
+        while self.profiles.len() >= most.max(1) {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.profiles.remove(&oldest);
+            self.evictions += 1;
+        }
+        self.order.push_back(id);
+        self.profiles.insert(id, kept);
     }
 }
 
 /// Processes that may wait to be read.
 const QUEUE: usize = 1024;
 
+/// Where what is asked for came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It was there.
+    Memory,
+    /// It was read just now.
+    Procfs,
+}
+
 impl Profiles {
-    /// Begins with none. The thread ends with the value.
+    /// Begins with none. The threads end with the last clone of the value.
     pub fn start(options: Options, clock: Clock) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new(options, Path::new("/proc"), clock));
+        let hashing = options.hash.map(Hashing::start).transpose()?;
+        let shared = Arc::new(Shared::new(options, Path::new("/proc"), clock, hashing));
         let (queue, wanted) = bounded::<Heard>(QUEUE);
         let reader = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("profiles".into())
-            .spawn(move || {
-                let mut hashes = Hashes::default();
-                for heard in wanted {
-                    let key = heard.key;
-                    let profile = reader.get(heard);
-                    if reader.options.hash
-                        && let Some(sha256) =
-                            hashes.of(&reader.root.join(format!("{}/exe", key.pid)))
-                        // Nor has it become another program meanwhile.
-                        && reader.runs(key, &profile)
-                    {
-                        let _ = profile.sha256.set(sha256);
-                    }
-                }
-            })
-            .map_err(Error::Thread)?;
+        let read = move || wanted.into_iter().for_each(|heard| drop(reader.get(heard)));
+        thread::Builder::new().name("profiles".into()).spawn(read).map_err(Error::Thread)?;
         Ok(Self { shared, queue })
     }
 
@@ -181,134 +328,237 @@ impl Profiles {
 
     /// A process has begun a program, which the kernel told.
     pub fn executed(&self, event: &ExecEvent) {
-        lock(&self.shared.table).programs.begin(event, self.shared.options.max_cmdline);
+        let mut table = lock(&self.shared.table);
+        table.programs.begin(event);
+        let key = ProcessKey { pid: event.pid, start_ticks: event.start_ns / TICK_NS };
+        table.doubt(key, event.exec_id);
+    }
+
+    /// A process was made.
+    pub fn forked(&self, event: &ForkEvent) {
+        lock(&self.shared.table).programs.fork(event);
+    }
+
+    /// A cgroup was made.
+    pub fn cgroup_made(&self, event: &CgroupEvent) {
+        let bytes = usize::try_from(event.path_bytes).unwrap_or(usize::MAX);
+        // One that fills its room may be cut.
+        let path = event.path.get(..bytes).filter(|path| path.len() < event.path.len());
+        if let Some([path @ .., 0]) = path {
+            let path = String::from_utf8_lossy(path).into_owned();
+            lock(&self.shared.table).name_cgroup(event.id, path);
+        }
+    }
+
+    /// Cgroups that are there, by their numbers.
+    pub fn cgroups_are(&self, cgroups: Vec<(u64, String)>) {
+        let mut table = lock(&self.shared.table);
+        cgroups.into_iter().for_each(|(id, path)| table.name_cgroup(id, path));
+    }
+
+    /// All programs are taken in that the kernel told of until now.
+    pub fn is_up_to_date(&self) {
+        lock(&self.shared.table).rounds += 1;
     }
 
     /// What is known of a process; read now if it was not yet.
-    pub fn get(&self, heard: Heard) -> Arc<Profile> {
+    pub fn get(&self, heard: Heard) -> (Arc<Profile>, Source) {
         self.shared.get(heard)
     }
 
-    /// Processes in memory, and those forgotten to make room.
-    pub fn counters(&self) -> (u64, u64) {
+    /// The name of a user, by `/etc/passwd` as it was when first asked.
+    pub fn user(&self, uid: u32) -> Option<Arc<str>> {
+        if uid == NO_ID {
+            return None;
+        }
+        if let Some(known) = lock(&self.shared.table).users.get(&uid) {
+            return known.clone();
+        }
+        let name: Option<Arc<str>> =
+            users::find(|user| user.uid == uid).map(|user| user.name.into());
+        let mut table = lock(&self.shared.table);
+        if table.users.len() >= MOST_NAMES {
+            table.users.clear();
+        }
+        table.users.insert(uid, name.clone());
+        name
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> Counters {
         let table = lock(&self.shared.table);
-        (table.profiles.len() as u64, table.evictions)
+        Counters {
+            known: table.profiles.len() as u64,
+            evicted: table.evictions,
+            redacted: table.redacted,
+        }
     }
 }
 
 impl Shared {
-    fn new(options: Options, root: &Path, clock: Clock) -> Self {
-        Self { options, root: root.to_owned(), clock, table: Mutex::default() }
+    fn new(options: Options, root: &Path, clock: Clock, hashing: Option<Hashing>) -> Self {
+        Self { options, root: root.to_owned(), clock, table: Mutex::default(), hashing }
     }
 
-    fn get(&self, heard: Heard) -> Arc<Profile> {
-        let Heard { key, time_ns, cgroup } = heard;
+    fn get(&self, heard: Heard) -> (Arc<Profile>, Source) {
+        self.look_up(heard, MOST_ANCESTORS)
+    }
+
+    /// The same, with ancestors up to so many.
+    fn look_up(&self, heard: Heard, ancestors: u32) -> (Arc<Profile>, Source) {
+        let Heard { key, exec_id, time_ns, .. } = heard;
         let start_ns = key.start_ticks * TICK_NS;
         let table = lock(&self.table);
-        let program = table.programs.at(&key, time_ns.max(start_ns), start_ns);
-        let program = program.map(|(begun_ns, program)| (begun_ns, program.clone()));
-        let begun_ns = program.as_ref().map_or(0, |(begun_ns, _)| *begun_ns);
-        let id = (key, begun_ns);
-        if let Some(profile) = table.profiles.get(&id) {
-            return Arc::clone(profile);
+        let program = match exec_id {
+            0 => table.programs.at(&key, time_ns.max(start_ns), start_ns),
+            _ => table.programs.numbered(&key, exec_id),
+        };
+        let id = (key, program.map_or(exec_id, |program| program.exec_id));
+        if let Some(Kept { profile: Some(profile), .. }) = table.profiles.get(&id) {
+            return (Arc::clone(profile), Source::Memory);
         }
-        let is_last = table.programs.last(&key) == begun_ns;
-        drop(table);
+        let program = program.cloned();
+        let fork = table.programs.fork_of(&key).cloned();
         // procfs has the last program.
-        let mut profile = if is_last { self.read(key) } else { self.gone(key) };
-        if let Some((_, program)) = &program {
-            program.complete(&mut profile);
+        let last = table.programs.last(&key).cloned();
+        let last = last.as_ref();
+        let is_last = last.is_none_or(|last| match id.1 {
+            0 => program.as_ref() == Some(last),
+            exec_id => last.exec_id <= exec_id,
+        });
+        let is_doubted = table.profiles.contains_key(&id);
+        let last_id = last.map(|last| last.exec_id);
+        drop(table);
+        let reading = (is_last && !is_doubted)
+            .then(|| Reading::of(&self.root, key, self.options.max_cmdline))
+            .flatten();
+        let source = if reading.is_some() { Source::Procfs } else { Source::Memory };
+        let mut profile = self.profile(&heard, program.as_ref(), fork.as_ref(), reading);
+        let child_ns = start_ns;
+        if let Some((maker, name)) = self.maker(&profile, key, child_ns, fork.as_ref())
+            && ancestors > 0
+        {
+            let (above, _) = self.look_up(maker, ancestors - 1);
+            let name = above.name.as_deref().or(name.as_deref());
+            profile.lineage = Lineage::below(maker.key, &above, name);
+            // Before its first program it ran that of its maker. One that has ended has none in
+            // procfs.
+            let is_unknown = profile.executable.path.is_none() && profile.args.is_empty();
+            let is_its = fork.as_ref().is_some_and(|fork| [fork.exec_id, 0].contains(&id.1));
+            if is_its && is_unknown && program.is_none() && last_id.is_none() {
+                profile.inherit(&above);
+            }
         }
         let mut table = lock(&self.table);
-        table.learn(&mut profile, cgroup);
-        if let Some(profile) = table.profiles.get(&id) {
-            return Arc::clone(profile); // somebody else was faster
+        if table.programs.last(&key).map(|last| last.exec_id) != last_id {
+            // Another program has begun, which may be the one that was read.
+            drop(table);
+            return self.look_up(heard, ancestors);
         }
+        table.place(&mut profile, heard.cgroup);
+        if let Some(Kept { profile: Some(profile), .. }) = table.profiles.get(&id) {
+            return (Arc::clone(profile), Source::Procfs); // somebody else was faster, just now
+        }
+        table.redacted += u64::from(profile.redacted);
         let profile = Arc::new(profile);
-        while table.profiles.len() >= self.options.max_processes.max(1) {
-            let Some(oldest) = table.order.pop_front() else { break };
-            table.profiles.remove(&oldest);
-            table.evictions += 1;
+        let read_in = (source == Source::Procfs).then_some(table.rounds);
+        let kept = Kept { profile: Some(Arc::clone(&profile)), read_in };
+        table.keep(id, kept, self.options.max_processes);
+        drop(table);
+        self.hash(key, &profile, source);
+        (profile, source)
+    }
+
+    /// Puts together what is known.
+    fn profile(
+        &self,
+        heard: &Heard,
+        program: Option<&Program>,
+        fork: Option<&Fork>,
+        reading: Option<Reading>,
+    ) -> Profile {
+        let key = heard.key;
+        let max_cmdline = self.options.max_cmdline;
+        let mut profile = Profile {
+            is_hashed: self.hashing.is_some(),
+            start_ms: (key.start_ticks > 0).then(|| {
+                let start_ns = key.start_ticks * TICK_NS;
+                start_ns.saturating_add_signed(self.clock.wall_offset_ns()) / MILLISECOND
+            }),
+            ..Profile::default()
+        };
+        let mut args = Vec::new();
+        let mut parent = (heard.parent != 0).then_some(heard.parent);
+        let maker = fork.map(|fork| fork.maker.pid);
+        if let Some(program) = program {
+            parent = parent.or((program.parent != 0).then_some(program.parent));
+            profile.ids = program.ids;
+            profile.name = Path::new(&program.path)
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            args.clone_from(&program.args);
         }
-        table.order.push_back(id);
-        table.profiles.insert(id, Arc::clone(&profile));
+        if let Some(reading) = reading {
+            parent = parent.or(reading.parent);
+            profile.ids = reading.ids;
+            profile.name = Some(reading.name);
+            profile.place = reading.cgroup.as_deref().map(Place::of).unwrap_or_default();
+            profile.cgroup = reading.cgroup;
+            profile.executable = reading.executable;
+            // A process can change what procfs shows, and what the kernel told may be cut.
+            if reading.args.starts_with(&args) {
+                args = reading.args;
+            }
+        }
+        if profile.executable.path.is_none()
+            && let Some(program) = program
+        {
+            profile.executable = Executable::asked(&program.path, program.file, program.links);
+        }
+        profile.first = name::first(&args);
+        profile.args = split(&args[..args.len().min(max_cmdline)]);
+        if self.options.secrets == Secrets::Redacted {
+            profile.redacted = redact::arguments(&mut profile.args);
+        }
+        profile.cmdline = (!profile.args.is_empty()).then(|| profile.args.join(" "));
+        profile.parent = parent.or(maker);
+        profile.parent_name = profile.parent.and_then(|pid| {
+            let alive = reading::parent(&self.root, pid, key.start_ticks).map(|(_, name)| name);
+            alive.or_else(|| fork.filter(|_| maker == Some(pid)).map(|fork| fork.name.clone()))
+        });
         profile
     }
 
-    /// What there is without procfs.
-    fn gone(&self, key: ProcessKey) -> Profile {
-        let start_ms = (key.start_ticks > 0).then(|| {
-            let start_ns = key.start_ticks * TICK_NS;
-            start_ns.saturating_add_signed(self.clock.wall_offset_ns()) / MILLISECOND
-        });
-        Profile { start_ms, ..Profile::default() }
+    /// Who made a process, or else its parent, and the name if that is known.
+    fn maker(
+        &self,
+        profile: &Profile,
+        key: ProcessKey,
+        time_ns: u64,
+        fork: Option<&Fork>,
+    ) -> Option<(Heard, Option<String>)> {
+        let heard = |key, exec_id| Heard { key, exec_id, time_ns, cgroup: 0, parent: 0 };
+        if let Some(fork) = fork {
+            return Some((heard(fork.maker, fork.exec_id), Some(fork.name.clone())));
+        }
+        let pid = profile.parent.filter(|pid| *pid != 0 && *pid != key.pid)?;
+        let (parent, name) = reading::parent(&self.root, pid, key.start_ticks)?;
+        Some((heard(parent, 0), Some(name)))
     }
 
-    /// Reads a process, if it is still there. All is its own: see [`Shared::find`].
-    fn read(&self, key: ProcessKey) -> Profile {
-        let known = self.gone(key);
-        let Some((process, stat)) = self.find(key) else { return known };
-        let args = arguments(&process, self.options.max_cmdline);
-        let parent = u32::try_from(stat.ppid).ok();
-        let uid = status(&process).map(|status| status.euid);
-        let cgroup = process.cgroups().ok().and_then(|ProcessCGroups(groups)| unified(&groups));
-        Profile {
-            exe: exe(&process),
-            cmdline: (!args.is_empty()).then(|| args.join(" ")),
-            args,
-            parent_name: parent
-                .and_then(|pid| Stat::from_file(self.root.join(format!("{pid}/stat"))).ok())
-                .map(|stat| stat.comm),
-            parent,
-            user: uid.and_then(user),
-            uid,
-            // Nobody has logged in.
-            login_uid: process.loginuid().ok().filter(|uid| *uid != u32::MAX),
-            place: cgroup.as_deref().map(Place::of).unwrap_or_default(),
-            cgroup,
-            start_ms: known.start_ms,
-            sha256: OnceLock::new(),
+    /// Has the executable of a process hashed that was just read.
+    fn hash(&self, key: ProcessKey, profile: &Arc<Profile>, source: Source) {
+        let Some(hashing) = &self.hashing else { return };
+        match profile.executable.file {
+            Some(file) if source == Source::Procfs => hashing.want(Wanted {
+                path: self.root.join(format!("{}/exe", key.pid)),
+                file,
+                user: profile.ids.real_uid,
+                profile: Arc::clone(profile),
+            }),
+            _ => drop(profile.hash.set(Hash::GivenUp(Why::Unreadable))),
         }
     }
-
-    /// Whether the process runs the executable of a profile.
-    fn runs(&self, key: ProcessKey, profile: &Profile) -> bool {
-        let running = self.find(key).and_then(|(process, _)| exe(&process));
-        running.is_some() && running == profile.exe
-    }
-
-    /// The process, if it is still there. What is read by it is of none that gets its number later:
-    /// the handle is of its folder in procfs, which is empty once it has gone.
-    fn find(&self, key: ProcessKey) -> Option<(Process, Stat)> {
-        let process = Process::new_with_root(self.root.join(key.pid.to_string())).ok()?;
-        let stat = process.stat().ok()?;
-        (stat.starttime == key.start_ticks).then_some((process, stat))
-    }
-}
-
-/// The first bytes of a process's arguments. Not as the crate gives them: all of them, however many,
-/// without those that are empty, and none if one is not UTF-8.
-fn arguments(process: &Process, most: usize) -> Vec<String> {
-    let mut bytes = Vec::new();
-    let read = process
-        .open_relative("cmdline")
-        .map(|file| file.take(most as u64).read_to_end(&mut bytes).unwrap_or(0));
-    read.map(|_| split(&bytes)).unwrap_or_default()
-}
-
-/// What a process's status says. It has the name too, which need not be UTF-8, as the crate takes it
-/// to be.
-fn status(process: &Process) -> Option<Status> {
-    let mut bytes = Vec::new();
-    process.open_relative("status").ok()?.read_to_end(&mut bytes).ok()?;
-    Status::from_buf_read(String::from_utf8_lossy(&bytes).as_bytes()).ok()
-}
-
-/// The path of a process's executable. A file that is gone keeps it.
-fn exe(process: &Process) -> Option<String> {
-    let path = process.exe().ok()?;
-    let path = path.to_string_lossy();
-    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
 }
 
 /// Arguments, each of which ends with a zero, but the last one may be cut.
@@ -316,19 +566,6 @@ fn split(args: &[u8]) -> Vec<String> {
     let whole = args.strip_suffix(b"\0").unwrap_or(args);
     let args = if args.is_empty() { None } else { Some(whole.split(|byte| *byte == 0)) };
     args.into_iter().flatten().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
-}
-
-/// The path in the unified hierarchy, or in systemd's own of version 1.
-fn unified(groups: &[ProcessCGroup]) -> Option<String> {
-    let unified = groups.iter().find(|group| group.hierarchy == 0 && group.controllers.is_empty());
-    let systemd = || groups.iter().find(|group| group.controllers == ["name=systemd"]);
-    let own = unified.filter(|group| group.pathname != "/").or_else(systemd).or(unified);
-    own.map(|group| group.pathname.clone())
-}
-
-/// The name of a user.
-fn user(uid: u32) -> Option<String> {
-    users::find(|user| user.uid == uid).map(|user| user.name)
 }
 
 /// The lock, also after a panic of the other thread: every change to the table is whole.
@@ -339,6 +576,8 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
+
+    use procfs::process::Process;
 
     use super::*;
 
@@ -374,11 +613,16 @@ mod tests {
     }
 
     fn heard(key: ProcessKey) -> Heard {
-        Heard { key, time_ns: u64::MAX, cgroup: 0 }
+        Heard { key, exec_id: 0, time_ns: u64::MAX, cgroup: 0, parent: 0 }
     }
 
     fn shared(options: Options) -> Shared {
-        Shared::new(options, Path::new("/proc"), Clock::default())
+        Shared::new(options, Path::new("/proc"), Clock::default(), None)
+    }
+
+    fn profiles() -> Profiles {
+        let (queue, _) = bounded(1);
+        Profiles { shared: Arc::new(shared(Options::default())), queue }
     }
 
     #[test]
@@ -386,38 +630,135 @@ mod tests {
         let shared = shared(Options::default());
         let sleeper = Sleeper::new();
         let key = sleeper.key();
-        let profile = shared.get(heard(key));
-        assert!(profile.exe.as_ref().is_some_and(|exe| exe.ends_with("/sleep")), "{profile:?}");
+        let (profile, source) = shared.get(heard(key));
+        let path = profile.executable.path.clone();
+        assert!(path.is_some_and(|path| path.ends_with("/sleep") || path.ends_with("/coreutils")));
         assert_eq!(profile.args, ["sleep", "60"]);
         assert_eq!(profile.cmdline.as_deref(), Some("sleep 60"));
         assert_eq!(profile.parent, Some(std::process::id()));
-        assert!(profile.parent_name.is_some() && profile.uid.is_some());
+        let ids = profile.ids;
+        assert!(profile.parent_name.is_some() && ids.uid != NO_ID && ids.real_gid != NO_ID);
+        assert_eq!(source, Source::Procfs);
         drop(sleeper);
-        assert_eq!(shared.get(heard(key)).args, ["sleep", "60"]);
+        let (profile, source) = shared.get(heard(key));
+        assert_eq!(
+            (&profile.args[..], source),
+            (&["sleep".into(), "60".into()][..], Source::Memory)
+        );
+    }
+
+    /// What the kernel told of a later program must not be shown of an earlier one, nor what procfs
+    /// tells of it by then.
+    #[test]
+    fn each_program_of_a_process_is_its_own() {
+        let profiles = profiles();
+        let sleeper = Sleeper::new();
+        let key = sleeper.key();
+        let begins = |exec_id, path: &[u8], args: &[u8]| {
+            profiles.executed(&programs::tests::event(key, exec_id, path, args));
+        };
+        begins(4, b"/bin/loader\0", b"loader\0-x\0");
+        begins(5, b"/bin/sleep\0", b"sleep\060\0");
+        let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        let told = |profile: &Profile| (profile.executable.view, profile.cmdline.clone());
+        assert_eq!(get(4).executable.path.as_deref(), Some("/bin/loader"));
+        assert_eq!(told(&get(4)), (Some(View::Asked), Some("loader -x".into())));
+        assert_eq!(told(&get(5)), (Some(View::Host), Some("sleep 60".into())));
+        assert_eq!(get(3).executable, Executable::default(), "not known, and not the last");
     }
 
     #[test]
-    fn the_cgroup_of_one_is_that_of_others_in_it() {
-        let shared = shared(Options::default());
+    fn what_was_read_while_another_program_began_is_of_neither() {
+        let profiles = profiles();
         let sleeper = Sleeper::new();
-        let known = shared.get(Heard { cgroup: 4711, ..heard(sleeper.key()) });
-        let gone = ProcessKey { pid: u32::MAX, start_ticks: 1 };
-        assert_eq!(shared.get(Heard { cgroup: 4711, ..heard(gone) }).cgroup, known.cgroup);
-        assert_eq!(
-            shared
-                .get(Heard { cgroup: 4712, ..heard(ProcessKey { start_ticks: 2, ..gone }) })
-                .cgroup,
-            None
-        );
+        let key = sleeper.key();
+        let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        assert_eq!(get(4).cmdline.as_deref(), Some("sleep 60"), "as far as is known");
+        // It is `sleep` that the kernel tells of now: before, it was something else.
+        profiles.executed(&programs::tests::event(key, 5, b"/bin/sleep\0", b"sleep\060\0"));
+        assert_eq!((get(4).cmdline.clone(), &get(4).executable), (None, &Executable::default()));
+        assert_eq!(get(5).cmdline.as_deref(), Some("sleep 60"));
+        // Long before another one begins, there is no doubt.
+        profiles.is_up_to_date();
+        profiles.is_up_to_date();
+        profiles.executed(&programs::tests::event(key, 6, b"/bin/x\0", b"x\0"));
+        assert_eq!(get(5).executable.view, Some(View::Host));
+    }
+
+    /// Of a child that is gone and has never begun a program, its maker's is known.
+    #[test]
+    fn a_child_runs_its_makers_program_until_it_begins_another() {
+        let profiles = profiles();
+        let sleeper = Sleeper::new();
+        let maker = sleeper.key();
+        let child = ProcessKey { pid: u32::MAX, start_ticks: maker.start_ticks + 1 };
+        let grandchild = ProcessKey { pid: u32::MAX - 1, start_ticks: maker.start_ticks + 2 };
+        let event = programs::tests::event;
+        profiles.executed(&event(maker, 4, b"/bin/sleep\0", b"sleep\060\0"));
+        profiles.forked(&programs::tests::fork(child, maker, 4));
+        profiles.forked(&programs::tests::fork(grandchild, child, 4));
+        profiles.executed(&event(grandchild, 5, b"/bin/other\0", b"other\0"));
+        let get = |key, exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        assert_eq!(get(child, 4).cmdline.as_deref(), Some("sleep 60"));
+        assert_eq!(get(child, 4).executable, get(maker, 4).executable);
+        assert_eq!(get(child, 4).parent_name.as_deref(), Some("sleep"));
+        assert_eq!(get(grandchild, 5).cmdline.as_deref(), Some("other"));
+        let lineage = &get(grandchild, 5).lineage;
+        assert_eq!(lineage.pids[..2], [u64::from(child.pid), u64::from(maker.pid)]);
+        assert_eq!(lineage.names[1], "sleep");
+        assert!(lineage.executables[0].ends_with("sleep") || !lineage.executables[0].is_empty());
+        assert!(lineage.pids.len() <= 8 && lineage.starts_ms.len() == lineage.pids.len());
+    }
+
+    #[test]
+    fn cgroups_have_their_paths_before_anybody_is_in_them() {
+        let profiles = profiles();
+        let mut event = CgroupEvent { id: 7, path_bytes: 4, path: [0; 512] };
+        event.path[..3].copy_from_slice(b"/ab");
+        profiles.cgroup_made(&event);
+        profiles.cgroup_made(&CgroupEvent { id: 8, path_bytes: 512, path: [b'x'; 512] });
+        profiles.cgroup_made(&CgroupEvent { id: 9, path_bytes: u64::MAX, path: [0; 512] });
+        let cgroup = |cgroup, start_ticks| {
+            let key = ProcessKey { pid: u32::MAX, start_ticks };
+            profiles.get(Heard { cgroup, ..heard(key) }).0.cgroup.clone()
+        };
+        assert_eq!([cgroup(7, 1), cgroup(8, 2), cgroup(9, 3)], [Some("/ab".into()), None, None]);
+    }
+
+    #[test]
+    fn secrets_in_arguments_are_shown_by_nobody() {
+        let options = Options { secrets: Secrets::Redacted, ..Options::default() };
+        let profiles = Profiles { shared: Arc::new(shared(options)), queue: bounded(1).0 };
+        let key = ProcessKey { pid: u32::MAX, start_ticks: 1 };
+        let args = b"app\0--token\0abc\0-v\0";
+        profiles.executed(&programs::tests::event(key, 4, b"/bin/app\0", args));
+        let (profile, _) = profiles.get(Heard { exec_id: 4, ..heard(key) });
+        assert_eq!(profile.args, ["app", "--token", redact::REDACTED, "-v"]);
+        assert_eq!(profile.cmdline.as_deref(), Some("app --token [redacted] -v"));
+        assert_eq!(profile.redacted, 1);
     }
 
     #[test]
     fn another_process_with_the_number_tells_nothing() {
         let sleeper = Sleeper::new();
         let key = ProcessKey { start_ticks: sleeper.key().start_ticks + 1, ..sleeper.key() };
-        let profile = shared(Options::default()).get(heard(key));
-        assert_eq!((profile.exe.clone(), profile.uid), (None, None));
+        let (profile, _) = shared(Options::default()).get(heard(key));
+        assert_eq!((&profile.executable, profile.ids), (&Executable::default(), Ids::default()));
         assert!(profile.start_ms.is_some());
+    }
+
+    #[test]
+    fn a_parent_that_lives_has_its_name_and_another_in_its_place_has_not() {
+        let sleeper = Sleeper::new();
+        let key = sleeper.key();
+        // Its child has gone.
+        let child = |start_ticks| Heard {
+            parent: key.pid,
+            ..heard(ProcessKey { pid: u32::MAX, start_ticks })
+        };
+        let name = |start| shared(Options::default()).get(child(start)).0.parent_name.clone();
+        assert_eq!(name(key.start_ticks).as_deref(), Some("sleep"));
+        assert_eq!(name(key.start_ticks - 1), None, "who started later is another");
     }
 
     #[test]
@@ -431,23 +772,12 @@ mod tests {
     }
 
     #[test]
-    fn long_command_lines_are_cut() {
+    fn long_command_lines_are_cut_and_names_are_not() {
         let sleeper = Sleeper::new();
         let shared = shared(Options { max_cmdline: 7, ..Options::default() });
-        assert_eq!(shared.get(heard(sleeper.key())).args, ["sleep", "6"]);
-    }
-
-    #[test]
-    fn cgroups_of_either_version() {
-        let path = |text: &str| {
-            let groups = ProcessCGroups::from_read(text.as_bytes()).expect("well formed");
-            unified(&groups.0)
-        };
-        assert_eq!(path("0::/a.slice\n").as_deref(), Some("/a.slice"));
-        let hybrid = "12:cpu:/x\n1:name=systemd:/b.service\n0::/\n";
-        assert_eq!(path(hybrid).as_deref(), Some("/b.service"));
-        assert_eq!(path("0::/\n").as_deref(), Some("/"));
-        assert_eq!(path(""), None);
+        let (profile, _) = shared.get(heard(sleeper.key()));
+        assert_eq!(profile.args, ["sleep", "6"]);
+        assert_eq!(profile.first.as_deref(), Some("sleep"));
     }
 
     #[test]
@@ -461,8 +791,8 @@ mod tests {
         let child = Command::new(&program).arg("60").spawn().expect("it runs");
         let sleeper = Sleeper(child);
         let key = sleeper.key_once(|args| args.starts_with(folder.as_os_str().as_bytes()));
-        let profile = shared(Options::default()).get(heard(key));
+        let (profile, _) = shared(Options::default()).get(heard(key));
         std::fs::remove_dir_all(&folder).expect("it is ours");
-        assert!(profile.uid.is_some() && profile.args.len() == 2, "{profile:?}");
+        assert!(profile.ids.uid != NO_ID && profile.args.len() == 2, "{profile:?}");
     }
 }

@@ -37,7 +37,7 @@ const FIELDS: [(&str, &str, &[&str]); 22] = [
 ];
 
 /// The same of fields that not every kernel has. What is not there is not told.
-const OPTIONAL: [(&str, &str, &[&str]); 10] = [
+const OPTIONAL: [(&str, &str, &[&str]); 20] = [
     ("TASK_EXEC_ID", "task_struct", &["self_exec_id"]),
     ("TASK_CRED", "task_struct", &["cred"]),
     // With CONFIG_AUDIT.
@@ -49,6 +49,16 @@ const OPTIONAL: [(&str, &str, &[&str]); 10] = [
     ("PID_NUMBERS", "pid", &["numbers"]),
     ("UPID_SPACE", "upid", &["ns"]),
     ("PID_SPACE_NUMBER", "pid_namespace", &["ns", "inum"]),
+    ("MM_EXE", "mm_struct", &["exe_file"]),
+    ("FILE_INODE", "file", &["f_inode"]),
+    ("INODE_NUMBER", "inode", &["i_ino"]),
+    ("INODE_LINKS", "inode", &["i_nlink"]),
+    ("INODE_SUPER", "inode", &["i_sb"]),
+    ("SUPER_DEVICE", "super_block", &["s_dev"]),
+    ("CGROUP_ROOT", "cgroup", &["root"]),
+    ("CGROUP_NODE", "cgroup", &["kn"]),
+    ("ROOT_HIERARCHY", "cgroup_root", &["hierarchy_id"]),
+    ("NODE_ID", "kernfs_node", &["id"]),
 ];
 
 /// Finds them all; none if one is not there that must be.

@@ -3,13 +3,14 @@
 //! By programs at the sockets of all processes: in the root cgroup and at tracepoints. They are
 //! gone with the process.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::DirEntryExt as _;
+use std::{fs, io};
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, BtfError, Ebpf};
-use flowmeter_common::owner::{ExecEvent, OwnerCounters, OwnerEvent};
+use flowmeter_common::owner::{CgroupEvent, ExecEvent, ForkEvent, OwnerCounters, OwnerEvent};
 use zerocopy::FromBytes;
 
 use super::{Error, Kernel, Namespace, Refusal, maps, network_namespace, sys};
@@ -70,7 +71,7 @@ impl Place {
 }
 
 /// Where sockets are made and end, and programs begin.
-const PLACES: [Place; 7] = [
+const PLACES: [Place; 9] = [
     Place::cgroup("flowmeter_socket", "cgroup/sock_create", &[]),
     Place::cgroup("flowmeter_bind4", "cgroup/post_bind4", &[]),
     Place::cgroup("flowmeter_bind6", "cgroup/post_bind6", &[]),
@@ -87,6 +88,8 @@ const PLACES: [Place; 7] = [
         &[Place::cgroup("flowmeter_heard6_any", "cgroup/recvmsg6", &[])],
     ),
     Place::tracepoint("flowmeter_exec", "sched_process_exec", "tp_btf/sched_process_exec", &[]),
+    Place::tracepoint("flowmeter_fork", "sched_process_fork", "tp_btf/sched_process_fork", &[]),
+    Place::tracepoint("flowmeter_cgroup", "cgroup_mkdir", "tp_btf/cgroup_mkdir", &[]),
 ];
 
 /// Where sockets are used. These tracepoints came with Linux 6.3.
@@ -217,6 +220,10 @@ fn at_kernel(program: &mut Program, name: &str, btf: &Btf) -> Result<(), Program
 pub struct OwnerRing {
     sockets: RingBuf<MapData>,
     programs: RingBuf<MapData>,
+    forks: RingBuf<MapData>,
+    cgroups: RingBuf<MapData>,
+    /// The cgroups that were there before, by their numbers.
+    pub old_cgroups: Vec<(u64, String)>,
     /// The network namespace whose sockets' addresses say whose flow it is.
     pub namespace: Namespace,
 }
@@ -232,6 +239,39 @@ impl OwnerRing {
     pub fn next_program(&mut self, take: impl FnOnce(&ExecEvent)) -> bool {
         next(&mut self.programs, take)
     }
+
+    /// Takes the next process that was made; false if there is none.
+    pub fn next_fork(&mut self, take: impl FnOnce(&ForkEvent)) -> bool {
+        next(&mut self.forks, take)
+    }
+
+    /// Takes the next cgroup that was made; false if there is none.
+    pub fn next_cgroup(&mut self, take: impl FnOnce(&CgroupEvent)) -> bool {
+        next(&mut self.cgroups, take)
+    }
+}
+
+/// Cgroups that are looked at.
+const MOST_CGROUPS: usize = 16_384;
+
+/// The cgroups below the root, which is left out: processes in none are there.
+fn cgroups(root: &OwnedFd) -> Vec<(u64, String)> {
+    let mount = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let mut found: Vec<(u64, String)> = Vec::new();
+    let mut next = Some(String::new());
+    let mut looked_at = 0;
+    while let Some(folder) = next {
+        for entry in fs::read_dir(format!("{mount}{folder}/")).into_iter().flatten().flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && found.len() < MOST_CGROUPS {
+                let name = entry.file_name();
+                found.push((entry.ino(), format!("{folder}/{}", name.to_string_lossy())));
+            }
+        }
+        next = found.get(looked_at).map(|(_, path)| path.clone());
+        looked_at += 1;
+    }
+    found
 }
 
 fn next<T: FromBytes>(ring: &mut RingBuf<MapData>, take: impl FnOnce(&T)) -> bool {
@@ -257,7 +297,14 @@ impl Kernel {
         let is_told = self.socket_hooks.uses_are_told;
         let namespace = if is_told { network_namespace() } else { Namespace::Unknown };
         let sockets = maps::ring(&mut self.ebpf, "OWNERS")?;
-        Ok(OwnerRing { sockets, programs: maps::ring(&mut self.ebpf, "EXECS")?, namespace })
+        Ok(OwnerRing {
+            sockets,
+            programs: maps::ring(&mut self.ebpf, "EXECS")?,
+            forks: maps::ring(&mut self.ebpf, "FORKS")?,
+            cgroups: maps::ring(&mut self.ebpf, "CGROUPS")?,
+            old_cgroups: sys::root_cgroup().map(|root| cgroups(&root)).unwrap_or_default(),
+            namespace,
+        })
     }
 
     /// What the programs at the sockets have counted.
