@@ -16,7 +16,7 @@ use crate::attribution::profile::{self, Source};
 use crate::attribution::{
     self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles,
 };
-use crate::capture::kernel::{Clock, FarEnd, OwnerRing, SettledFlows};
+use crate::capture::kernel::{Clock, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict, segments};
@@ -59,12 +59,12 @@ pub struct Annotator {
 impl Annotator {
     /// Starts what the plan asks for. With `ring` the kernel tells of the sockets; by `settled` it is
     /// told of the flows that need no more dissection.
-    /// `ends` are the interfaces' other ends.
+    /// `peers` are at the interfaces' other ends.
     pub fn start(
         plan: &LivePlan,
         mut ring: Option<OwnerRing>,
         settled: SettledFlows,
-        ends: impl IntoIterator<Item = FarEnd>,
+        peers: Option<Peers>,
         clock: Clock,
     ) -> Result<Self, Error> {
         // With hooks only what was there before them is to be found.
@@ -88,7 +88,7 @@ impl Annotator {
                 (ring, hooked)
             }),
             processes,
-            peers: plan.visibility.map(|_| Peers::new(ends)),
+            peers,
             waiting: HashMap::new(),
             order: VecDeque::new(),
             ready: VecDeque::new(),
@@ -141,6 +141,9 @@ impl Annotator {
         let mut left = MAX_EVENTS;
         while ring.next(|event| {
             hooked.event(event);
+            if let Some(peers) = &mut self.peers {
+                peers.hear(event);
+            }
             let heard = Heard::by(event);
             // Whose socket is closed need not be told of.
             if heard.key.pid != 0 && self.heard != Some((heard.key, heard.exec_id)) {
@@ -182,6 +185,14 @@ impl Annotator {
             let polled = processes.owners(&conversation, first_ns, last_ns);
             owners.src = owners.src.or(polled.src);
             owners.dst = owners.dst.or(polled.dst);
+        }
+        if let Some(peers) = &mut self.peers
+            && (owners.src.is_none() || owners.dst.is_none())
+        {
+            let number = usize::from(flow.record.key.interface);
+            let theirs = peers.owners(number, &conversation, first_ns, last_ns);
+            owners.src = owners.src.or(theirs.src);
+            owners.dst = owners.dst.or(theirs.dst);
         }
         if let Some(profiles) = &self.profiles {
             let get = |owner: &Owner| profiles.get(Heard::of(owner, first_ns));
@@ -300,7 +311,8 @@ const SELDOM: Duration = Duration::from_mins(1);
 
 /// Sockets are asked for when a flow ends, so they are remembered for longer than the longest
 /// silence before that.
-fn attribution_options(plan: &LivePlan) -> attribution::Options {
+/// What attribution may cost in this run.
+pub fn attribution_options(plan: &LivePlan) -> attribution::Options {
     let options = attribution::Options::default();
     let idle = Duration::from_nanos(plan.knobs.idle_ns);
     let retention = options.retention.max(idle.saturating_mul(2));

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use flowmeter_common::event::PacketEvent;
 use thiserror::Error;
 
-use crate::annotate::Annotator;
+use crate::annotate::{self, Annotator};
+use crate::attribution::Peers;
 use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
@@ -35,30 +36,35 @@ pub enum Error {
     NoInterface,
     /// Dissector or attribution.
     #[error(transparent)]
-    Annotate(#[from] crate::annotate::Error),
+    Annotate(#[from] annotate::Error),
 }
 
 /// All that had to be opened with privileges.
 pub struct Attached {
     sink: Box<dyn Sink>,
     kernel: Kernel,
+    peers: Option<Peers>,
 }
 
-/// Opens the log, loads the kernel half and attaches it. Starts no thread.
+/// Opens the log, loads the kernel half and attaches it. Leaves no thread behind.
 pub fn attach(plan: &LivePlan) -> Result<Attached, Error> {
     let sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
-    Ok(Attached { sink, kernel: Kernel::open(&plan.kernel())? })
+    let kernel = Kernel::open(&plan.kernel())?;
+    let peers = plan.visibility.map(|_| {
+        let ends = kernel.interfaces.iter().map(Interface::far_end);
+        Peers::new(ends, annotate::attribution_options(plan), kernel.clock())
+    });
+    Ok(Attached { sink, kernel, peers })
 }
 
 /// Meters interfaces until it is asked to stop, there are flows enough, or no interface is left. All
 /// that is resident then is written.
 pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<(), Error> {
-    let Attached { sink, mut kernel } = attached;
+    let Attached { sink, mut kernel, peers } = attached;
     let ring = if hooks_work(&kernel) { Some(kernel.owner_ring()?) } else { None };
     let settled = kernel.settled_flows()?;
-    let ends: Vec<_> = kernel.interfaces.iter().map(Interface::far_end).collect();
     let mut stages = Stages {
-        annotator: Annotator::start(plan, ring, settled, ends, kernel.clock())?,
+        annotator: Annotator::start(plan, ring, settled, peers, kernel.clock())?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
         books: Books::default(),

@@ -34,6 +34,8 @@ pub struct Hooked {
     clock: Clock,
     evictions: u64,
     open_evictions: u64,
+    /// This host's addresses are not those of the namespace.
+    is_elsewhere: bool,
 }
 
 /// What is known of a socket.
@@ -91,7 +93,34 @@ impl Hooked {
             clock,
             evictions: 0,
             open_evictions: 0,
+            is_elsewhere: false,
         }
+    }
+
+    /// The same of a network namespace elsewhere, of which only sockets with addresses of their own are
+    /// asked for: which addresses there are besides is not known.
+    pub fn elsewhere(options: Options, netns: Namespace, clock: Clock) -> Self {
+        Self { is_elsewhere: true, ..Self::new(options, netns, clock) }
+    }
+
+    /// Takes an event in if it tells of a socket there; of others, only what was lost before.
+    pub fn overhear(&mut self, event: &OwnerEvent) {
+        if self.netns == Namespace::Is(event.netns) || self.by_cookie.contains_key(&event.cookie) {
+            self.take(event);
+        } else {
+            self.by_address.gaps.take_in(event.time_ns, event.lost);
+        }
+    }
+
+    /// Who had the ends of a flow, by their addresses alone. See [`SocketTable::owners`].
+    pub fn owners_by_address(
+        &mut self,
+        conversation: &Conversation,
+        first_ns: u64,
+        last_ns: u64,
+    ) -> Owners {
+        self.read_addresses();
+        self.by_address.owners(conversation, first_ns, last_ns)
     }
 
     /// Takes an event in, and says which process it tells of.
@@ -302,7 +331,7 @@ impl Hooked {
     }
 
     fn read_addresses(&mut self) {
-        if self.addresses_read.is_some_and(|at| at.elapsed() < ADDRESSES) {
+        if self.is_elsewhere || self.addresses_read.is_some_and(|at| at.elapsed() < ADDRESSES) {
             return;
         }
         self.addresses_read = Some(Instant::now());

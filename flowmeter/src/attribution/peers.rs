@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flowmeter_common::owner::OwnerEvent;
 use procfs::{FromRead as _, ProcessCGroups};
 
 use super::profile::Place;
-use crate::capture::kernel::FarEnd;
+use super::{Conversation, Hooked, Options, Owners};
+use crate::capture::kernel::{Clock, FarEnd};
 
 /// What is known of the network namespace at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Peers {
 
 struct Known {
     end: FarEnd,
+    /// The namespace that was there at the start, by its number, and its sockets.
+    sockets: Option<(u64, Hooked)>,
     /// When it is to be looked for again.
     next: Instant,
     peer: Option<Arc<Peer>>,
@@ -52,12 +56,16 @@ const MISSED: Duration = Duration::from_millis(100);
 const REST: u32 = 20;
 
 impl Peers {
-    /// Looks what is there now.
-    pub fn new(ends: impl IntoIterator<Item = FarEnd>) -> Self {
+    /// Looks what is there now, which takes `CAP_SYS_ADMIN` to know the sockets too.
+    pub fn new(ends: impl IntoIterator<Item = FarEnd>, options: Options, clock: Clock) -> Self {
         let known = ends.into_iter().map(|end| {
-            let mut known = Known { end, next: Instant::now(), peer: None };
-            known.look();
-            known
+            let found = find(&end);
+            let sockets = found.as_ref().and_then(|(peer, namespace)| {
+                let told = end.told(namespace.as_fd())?;
+                Some((peer.netns, Hooked::elsewhere(options, told, clock)))
+            });
+            let peer = found.map(|(peer, _)| Arc::new(peer));
+            Known { end, sockets, next: Instant::now() + KEPT, peer }
         });
         Self { known: known.collect(), next: Instant::now() }
     }
@@ -77,18 +85,44 @@ impl Peers {
     }
 }
 
+impl Peers {
+    /// Takes in what has happened to a socket, wherever that is.
+    pub fn hear(&mut self, event: &OwnerEvent) {
+        for (_, hooked) in self.known.iter_mut().filter_map(|known| known.sockets.as_mut()) {
+            hooked.overhear(event);
+        }
+    }
+
+    /// Who had the ends of a flow of an interface, among the processes at its other end.
+    pub fn owners(
+        &mut self,
+        interface: usize,
+        conversation: &Conversation,
+        first_ns: u64,
+        last_ns: u64,
+    ) -> Owners {
+        let Some(peer) = self.of(interface) else { return Owners::default() };
+        match self.known.get_mut(interface).and_then(|known| known.sockets.as_mut()) {
+            Some((netns, hooked)) if *netns == peer.netns => {
+                hooked.owners_by_address(conversation, first_ns, last_ns)
+            }
+            _ => Owners::default(),
+        }
+    }
+}
+
 impl Known {
     fn look(&mut self) {
-        self.peer = find(&self.end).map(Arc::new);
+        self.peer = find(&self.end).map(|(peer, _)| Arc::new(peer));
         self.next = Instant::now() + if self.peer.is_some() { KEPT } else { MISSED };
     }
 }
 
-/// Looks for the processes of the namespace at the other end.
-fn find(end: &FarEnd) -> Option<Peer> {
+/// Looks for the processes of the namespace at the other end; gives that namespace too.
+fn find(end: &FarEnd) -> Option<(Peer, File)> {
     let wanted = end.namespace()?;
     let mut others = BTreeSet::new();
-    let mut netns = None;
+    let mut found: Option<(u64, File)> = None;
     let mut places: Vec<Place> = Vec::new();
     for process in fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()) {
         let namespace = process.join("ns/net");
@@ -97,32 +131,29 @@ fn find(end: &FarEnd) -> Option<Peer> {
         if others.contains(&number) {
             continue;
         }
-        if netns.is_none() {
+        if found.is_none() {
             // The number may be another namespace's by now: the file counts.
             let Ok(file) = File::open(&namespace) else { continue };
             if end.number(file.as_fd()) != Some(wanted) {
                 others.insert(number);
                 continue;
             }
-            netns = file.metadata().ok().map(|metadata| metadata.ino());
+            found = file.metadata().ok().map(|metadata| (metadata.ino(), file));
         }
-        if netns == Some(number) {
+        if found.as_ref().is_some_and(|(netns, _)| *netns == number) {
             places.extend(place(process));
         }
     }
-    let netns = netns?;
+    let (netns, namespace) = found?;
     let one = |what: fn(&Place) -> Option<&str>| {
         let all: BTreeSet<_> = places.iter().filter_map(what).collect();
         if all.len() == 1 { all.first().map(|one| (*one).to_owned()) } else { None }
     };
     let container = one(|place| place.container.as_deref());
     let its = places.iter().find(|place| place.container == container && container.is_some());
-    Some(Peer {
-        netns,
-        runtime: its.and_then(|place| place.runtime),
-        pod: one(|place| place.pod.as_deref()),
-        container,
-    })
+    let runtime = its.and_then(|place| place.runtime);
+    let pod = one(|place| place.pod.as_deref());
+    Some((Peer { netns, runtime, container, pod }, namespace))
 }
 
 /// What a process's cgroups say, in the first hierarchy that names a container.

@@ -126,11 +126,16 @@ fn the_container_at_the_other_end_is_named() -> Result<()> {
 
     let meter = Meter::start(&link.near, &["--n-dissections=0", "lo", WIRE])?;
     link.far.run("ping", &["-q", "-c", "1", "10.9.0.1"])?;
+    let pid: u64 = link.far.python(SPEAK, &["10.9.0.1", "4003"])?.parse()?;
     link.near.run("ping", &["-q", "-c", "1", "127.0.0.1"])?;
     let log = meter.stop()?;
     drop(behind.stdin.take());
     ensure!(behind.wait()?.success(), "its cgroup is left");
-    let flow = log.the(|flow| flow["protocol"] == 1 && flow["interface"] == WIRE)?;
+    let flow = log.the(|flow| flow["dst_port"] == 4003)?;
+    ensure!(flow["src_process_pid"] == pid && flow["attribution_method"] == "socket", "{flow:#}");
+    let echo =
+        |flow: &serde_json::Value| flow["src2dst_icmp_type"] == 8 && flow["interface"] == WIRE;
+    let flow = log.the(echo)?;
     let wanted = [
         ("peer_netns", serde_json::json!(netns)),
         ("peer_container_runtime", "cri-o".into()),
@@ -199,7 +204,7 @@ fn too_few_descriptors_are_said_before_anything_fails() -> Result<()> {
 const SPEAK: &str = "\
 import os, socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.connect(('10.9.0.2', int(sys.argv[1])))
+s.connect((sys.argv[1], int(sys.argv[2])))
 s.send(b'x')
 print(os.getpid())
 ";
@@ -214,11 +219,11 @@ fn processes_are_numbered_as_procfs_does() -> Result<()> {
     command.args(["--pid", "--fork", "--mount-proc"]).arg(program("flowmeter")?);
     let meter = Meter::start_command(command, &["--n-dissections=0", WIRE])?;
     let target = meter.pid().to_string();
-    let speak = ["--target", &target, "--pid", "--net", "python3", "-c", SPEAK, "4001"];
+    let speak = ["--target", &target, "--pid", "--net", "python3", "-c", SPEAK, "10.9.0.2", "4001"];
     let inside = Command::new("nsenter").args(speak).output()?;
     ensure!(inside.status.success(), "{inside:?}");
     let inside: u64 = String::from_utf8(inside.stdout)?.trim().parse()?;
-    link.near.python(SPEAK, &["4002"])?;
+    link.near.python(SPEAK, &["10.9.0.2", "4002"])?;
     let log = meter.stop()?;
 
     let flow = log.the(|flow| flow["dst_port"] == 4001)?;

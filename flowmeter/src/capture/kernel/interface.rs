@@ -7,7 +7,7 @@ use flowmeter_common::counter::MAX_INTERFACES;
 use flowmeter_common::parse::next;
 
 use super::netlink::{Layer, Link, Links, Traffic};
-use super::{Error, sys};
+use super::{Error, Namespace, sys};
 
 /// A network interface.
 #[derive(Debug)]
@@ -76,6 +76,11 @@ impl FarEnd {
         let link = self.links.get(self.index).ok()??;
         // What is made from another interface, as a VLAN is, names the namespace of that.
         link.other.filter(|_| matches!(link.kind.as_deref(), Some("veth" | "netkit")))
+    }
+
+    /// Another network namespace, as the programs tell of it; none if that is not to be known.
+    pub fn told(&self, namespace: BorrowedFd<'_>) -> Option<Namespace> {
+        sys::netns_cookie_of(namespace).ok().map(Namespace::Is)
     }
 
     /// The number that this network namespace has for another; none if it has none.

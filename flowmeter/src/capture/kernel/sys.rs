@@ -7,8 +7,10 @@ use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::thread;
 
 use aya::maps::MapError;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::FromBytes;
 
 /// The batch commands' part of `union bpf_attr` (Linux, `include/uapi/linux/bpf.h`).
@@ -200,6 +202,20 @@ pub fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     // Any socket will do; one of these every sandbox lets be made.
     socket_number(&UnixDatagram::unbound()?, SO_NETNS_COOKIE)
+}
+
+/// The number of another network namespace, likewise. Needs `CAP_SYS_ADMIN`.
+pub fn netns_cookie_of(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    // By a thread that goes there and ends.
+    let ask = || {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace, kind).map_err(io::Error::from)?;
+        netns_cookie()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, ask)?;
+        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
 }
 
 /// The cookie of a socket of IPv4 that is made and let go of.
