@@ -45,7 +45,9 @@ pub fn run(
     report: &mut Report,
     show: impl Fn(&str),
 ) -> Result<()> {
-    let mut command = Command::new(QEMU);
+    // It ends with this process, however that ends.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);

@@ -31,6 +31,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The kernel's files in the folder `vm`: those that are there, or those of the newest package that
 /// can be had.
 pub fn fetch(kernel: &Kernel, vm: &Path) -> Result<Unpacked> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("kernels are tried on x86-64 machines, and with programs for these, only");
+    }
     let folder = vm.join("kernels").join(kernel.name);
     if let Ok(unpacked) = Unpacked::find(&folder) {
         return Ok(unpacked);
