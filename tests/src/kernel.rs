@@ -3,6 +3,7 @@
 //! The object is loaded but attached to nothing: packets come by `BPF_PROG_TEST_RUN`, so tests
 //! neither see nor touch the machine's traffic, and each has maps of its own.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -64,6 +65,8 @@ impl Default for Setup {
 pub struct Kernel {
     programs: Ebpf,
     clock: Mutex<Array<MapData, u64>>,
+    /// Whether XDP sees packets longer than a page.
+    has_fragments: bool,
     flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; FLOW_BYTES]>,
     splt: Mutex<HashMap<MapData, [u8; size_of::<ChunkKey>()], [u8; size_of::<Chunk>()]>>,
     fragments: Mutex<HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<Ports>()]>>,
@@ -99,6 +102,27 @@ pub enum Handed {
     Record(EndReason, Box<Record>),
     /// A packet that found no room.
     Overflow(Box<OverflowEvent>),
+}
+
+/// XDP programs that have another one for kernels before 5.18.
+const LINEAR: [&str; 2] = ["flowmeter_xdp", "flowmeter_parse"];
+
+fn linear(name: &str) -> String {
+    format!("{name}_linear")
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("the object has no program `{name}`"))?;
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => bail!("`{name}` is neither XDP nor tc"),
+    };
+    match loaded {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("the verifier refuses `{name}`")),
+    }
 }
 
 impl Kernel {
@@ -138,16 +162,16 @@ impl Kernel {
             .with_context(|| {
                 format!("failed to load `{}`; `cargo xtask ebpf` builds it", path.display())
             })?;
+        let mut has_fragments = true;
         for &name in programs {
-            let program = ebpf
-                .program_mut(name)
-                .with_context(|| format!("`{}` has no program `{name}`", path.display()))?;
-            match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                _ => bail!("`{name}` is neither XDP nor tc"),
+            let Err(refused) = load(&mut ebpf, name) else { continue };
+            // Before Linux 5.18 there is another program in its place; xtask's table of verified
+            // programs says where that may be.
+            if !LINEAR.contains(&name) || load(&mut ebpf, &linear(name)).is_err() {
+                return Err(refused);
             }
-            .with_context(|| format!("the verifier refuses `{name}`"))?;
+            println!("this kernel has no XDP with fragments of memory: `{}`", linear(name));
+            has_fragments = false;
         }
         let mut map = |name: &str| {
             ebpf.take_map(name).with_context(|| format!("`{}` has no map `{name}`", path.display()))
@@ -163,6 +187,7 @@ impl Kernel {
             counters: map("COUNTERS")?.try_into()?,
             records: Mutex::new(map("RECORDS")?.try_into()?),
             packets: Mutex::new(map("PACKETS")?.try_into()?),
+            has_fragments,
             programs: ebpf,
         })
     }
@@ -213,7 +238,15 @@ impl Kernel {
         Ok(result.return_value)
     }
 
+    /// Lengths of packets that an XDP test run takes: beyond a page in fragments of memory, where
+    /// the kernel has that.
+    pub fn xdp_bytes(&self) -> RangeInclusive<usize> {
+        14..=if self.has_fragments { 65_000 } else { 3_500 }
+    }
+
     fn program(&self, name: &str) -> Result<&Program> {
+        let linear = linear(name);
+        let name = if !self.has_fragments && LINEAR.contains(&name) { &linear } else { name };
         self.programs.program(name).with_context(|| format!("no program `{name}`"))
     }
 

@@ -449,11 +449,8 @@ fn packets_without_payload_reach_the_dissector() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn names_applications_and_processes() -> Result<()> {
-    if !root::available("names_applications_and_processes")? {
-        return Ok(());
-    }
+/// Meters TLS, DNS and a client that stays for a while. Gives the log and the client's process.
+fn served() -> Result<(Log, u64)> {
     let link = Link::new()?;
     let dir = std::env::temp_dir().join(format!("flowmeter-tls-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
@@ -505,6 +502,21 @@ print(os.getpid())
     let log = meter.stop()?;
     let _ = fs::remove_dir_all(&dir);
     log.check_balance()?;
+    Ok((log, pid))
+}
+
+#[test]
+fn names_applications_and_processes() -> Result<()> {
+    if !root::available("names_applications_and_processes")? {
+        return Ok(());
+    }
+    let (mut log, mut pid) = served()?;
+    // A child that computes for an emulated machine may exceed its time: such a run says nothing.
+    for _ in 1..slowness().min(5) {
+        if number(&log.report, "dissector_hangs") > 0 {
+            (log, pid) = served()?;
+        }
+    }
     let answered = |f: &&Value| number(f, "dst2src_packets") > 0;
     let tls = log
         .flows

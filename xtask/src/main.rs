@@ -72,7 +72,7 @@ enum Task {
     /// Debian's kernels are downloaded, not installed, and kept in target/vm; remove that to have
     /// the newest ones.
     Vm {
-        /// 5.10, 6.1, 6.12, 6.18, 7.x; all of them unless said.
+        /// 5.10, 6.1, 6.12, 7.x; all of them unless said.
         kernel: Vec<String>,
         /// Write their columns of xtask/verified.txt anew.
         #[arg(long)]

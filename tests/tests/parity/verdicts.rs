@@ -11,7 +11,7 @@ use flowmeter_tests::kernel::{Kernel, Setup};
 use flowmeter_tests::packets::{Around, Over, icmp, icmpv6, other, sctp, strategies, tcp, udp};
 use flowmeter_tests::root;
 
-use crate::{XDP_BYTES, for_all, tc_takes};
+use crate::{for_all, tc_takes};
 
 /// The XDP and the tc program that parse only, for frames of lengths that they can be run on.
 struct Parsers {
@@ -44,7 +44,7 @@ impl Parsers {
 
     fn compare(&mut self, frame: &[u8]) -> Result<()> {
         let expected = self.host.parse(frame);
-        if XDP_BYTES.contains(&frame.len()) {
+        if self.kernel.xdp_bytes().contains(&frame.len()) {
             let found = self.kernel.verdict(|kernel| kernel.xdp("flowmeter_parse", frame, 1))?;
             ensure!(
                 found == expected,

@@ -14,14 +14,13 @@ pub struct Kernel {
 }
 
 /// From the oldest to the newest.
-pub const KNOWN: [Kernel; 5] = [
+pub const KNOWN: [Kernel; 4] = [
     // As old as RHEL 9 and Ubuntu 22.04, more or less.
     Kernel { name: "5.10", suite: "bullseye" },
     // Debian 12, Amazon Linux 2023.
     Kernel { name: "6.1", suite: "bookworm" },
     // Debian 13, RHEL 10.
     Kernel { name: "6.12", suite: "trixie" },
-    Kernel { name: "6.18", suite: "trixie-backports" },
     // What is to come.
     Kernel { name: "7.x", suite: "trixie-backports" },
 ];

@@ -48,7 +48,7 @@ const TESTS: [(&str, &[&str]); 5] = [
     (
         "attribution",
         &[
-            "programs_are_known_however_short_they_live",
+            "a_process_that_becomes_another_program_has_each_at_its_time",
             "a_socket_belongs_to_whom_it_was_handed",
             "both_ends_of_the_loopback_are_known",
             "raw_sockets_have_processes",
