@@ -42,8 +42,8 @@ fn for_all<S: Strategy>(
     check: impl Fn(S::Value) -> Result<()>,
 ) -> Result<()> {
     let mut runner = TestRunner::new(Config {
-        cases: cases.div_ceil(slowness().min(4)),
-        max_shrink_iters: 2_000,
+        cases: cases.div_ceil(slowness()),
+        max_shrink_iters: 2_000 / slowness(),
         failure_persistence: None,
         ..Config::default()
     });
