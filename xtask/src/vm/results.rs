@@ -75,9 +75,9 @@ impl Report {
         self.steps.last_mut().filter(|step| step.code.is_none())
     }
 
-    /// The step of this name.
+    /// The step of this name; of one that was run once more, the last.
     pub fn step(&self, name: &str) -> Option<&Step> {
-        self.steps.iter().find(|step| step.name == name)
+        self.steps.iter().rev().find(|step| step.name == name)
     }
 
     /// What of the steps `planned` is not as it should be.
@@ -131,6 +131,15 @@ pub struct Tests {
 #[cfg(test)]
 mod tests {
     use super::Report;
+
+    #[test]
+    fn what_is_run_once_more_counts_as_it_ends() {
+        let fails = ["@77 begin live", "@77 end live 101"];
+        let passes = ["@77 begin live", "@77 end live 0", "@77 done"];
+        assert!(report(&[&fails[..], &passes].concat()).faults(&["live"]).is_empty());
+        let twice = [&fails[..], &fails, &["@77 done"]].concat();
+        assert_eq!(report(&twice).faults(&["live"]), ["live failed with exit code 101"]);
+    }
 
     fn report(lines: &[&str]) -> Report {
         let mut report = Report::new("77");

@@ -149,6 +149,9 @@ fn executables(messages: &str) -> Vec<(String, PathBuf)> {
 /// The script that runs the steps, marking its own lines, as [`Report`](super::results::Report)
 /// reads them. It runs as the machine's first process and does not end: the machine is ended when
 /// it is done.
+///
+/// An emulated machine can starve a process for seconds. So a test program that fails is run once
+/// more, for all to see; what fails twice has failed.
 pub fn script(steps: &[Step], mark: &str) -> String {
     let mut lines = vec![
         "exec </dev/null >/dev/ttyS1 2>&1".to_owned(),
@@ -160,11 +163,14 @@ pub fn script(steps: &[Step], mark: &str) -> String {
         format!("say() {{ printf '\\n@{mark} %s\\n' \"$*\"; }}"),
         "say kernel \"$(uname -r)\"".into(),
     ];
-    for Step { name, command, .. } in steps {
+    for Step { name, tests, command } in steps {
         let command: Vec<_> = command.iter().map(|word| quoted(Path::new(word))).collect();
-        lines.push(format!("say begin {name}"));
-        lines.push(command.join(" "));
-        lines.push(format!("say end {name} $?"));
+        let once =
+            format!("say begin {name}\n{}\ncode=$?\nsay end {name} $code", command.join(" "));
+        lines.push(once.clone());
+        if tests.is_some() {
+            lines.push(format!("if [ $code -ne 0 ]; then\necho 'once more: {name}'\n{once}\nfi"));
+        }
     }
     lines.push("say done".into());
     lines.push("while :; do sleep 60; done".into());
@@ -196,7 +202,9 @@ not JSON"#;
     fn the_script_marks_each_step() {
         let command = vec!["/a b".to_owned(), "c".to_owned()];
         let script = script(&[Step::new("one", None, command)], "77");
-        assert!(script.contains("say begin one\n'/a b' 'c'\nsay end one $?\n"), "{script}");
+        let once = "say begin one\n'/a b' 'c'\ncode=$?\nsay end one $code\n";
+        assert!(script.contains(once), "{script}");
+        assert!(!script.contains("once more"), "{script}");
         assert!(script.contains("@77 "), "{script}");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
