@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ fn find(end: &FarEnd) -> Option<(Peer, File)> {
             found = file.metadata().ok().map(|metadata| (metadata.ino(), file));
         }
         if found.as_ref().is_some_and(|(netns, _)| *netns == number) {
-            places.extend(place(process));
+            places.extend(place(&process));
         }
     }
     let (netns, namespace) = found?;
@@ -157,7 +157,7 @@ fn find(end: &FarEnd) -> Option<(Peer, File)> {
 }
 
 /// What a process's cgroups say, in the first hierarchy that names a container.
-fn place(process: PathBuf) -> Option<Place> {
+fn place(process: &Path) -> Option<Place> {
     let ProcessCGroups(groups) = ProcessCGroups::from_file(process.join("cgroup")).ok()?;
     let mut places = groups.iter().map(|group| Place::of(&group.pathname));
     places.find(|place| place.container.is_some())

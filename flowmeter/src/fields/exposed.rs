@@ -67,7 +67,7 @@ mod tests {
     fn all_names_are_columns() {
         let is = |name: &&str| columns::all().any(|column| base(column.name) == *name);
         for (part, wholes) in PARTS {
-            assert!(is(&part) && wholes.iter().all(|whole| is(whole)), "{part}");
+            assert!(is(&part) && wholes.iter().all(&is), "{part}");
         }
     }
 }

@@ -106,7 +106,7 @@ impl Executable {
             mounts(folder).is_some_and(|its| Some(its) == mounts(Path::new("/proc/self")));
         let view = if is_ours { View::Host } else { View::Process };
         if !is_ours {
-            if let Some(path) = found.from_here(folder, &link) {
+            if let Some(path) = found.seen_from_here(folder, &link) {
                 return Some(known(path.as_os_str(), View::Host, Some(false)));
             }
             if found.is_at(&beneath(&folder.join("root"), &link)) {
@@ -178,7 +178,7 @@ impl Found {
     }
 
     /// Where the file is for us, if its file system is mounted here too: of a container's, most are.
-    fn from_here(&self, folder: &Path, link: &OsStr) -> Option<PathBuf> {
+    fn seen_from_here(&self, folder: &Path, link: &OsStr) -> Option<PathBuf> {
         let its = mounts(&folder.join("mountinfo"));
         let its = its.iter().find(|mount| Some(mount.id) == self.mount)?;
         let inside = its.root.join(Path::new(link).strip_prefix(&its.point).ok()?);
@@ -202,7 +202,7 @@ fn beneath(root: &Path, path: &OsStr) -> PathBuf {
     root.join(Path::new(path).strip_prefix("/").unwrap_or(Path::new(path)))
 }
 
-/// A line of `mountinfo` (proc_pid_mountinfo(5)).
+/// A line of `mountinfo` (`proc_pid_mountinfo(5)`).
 struct Mount {
     id: u64,
     device: Vec<u8>,

@@ -332,13 +332,15 @@ mod tests {
     /// Takes in all and does what there is to do; says what became of each.
     fn hashed(hashes: &mut Hashes, all: Vec<Wanted>) -> Vec<Option<Hash>> {
         let profiles: Vec<_> = all.iter().map(|wanted| Arc::clone(&wanted.profile)).collect();
-        all.into_iter().for_each(|wanted| hashes.take(wanted));
+        for wanted in all {
+            hashes.take(wanted);
+        }
         while hashes.step() {}
         profiles.iter().map(|profile| profile.hash.get().cloned()).collect()
     }
 
-    fn given_up(why: Why) -> Option<Hash> {
-        Some(Hash::GivenUp(why))
+    fn given_up(why: Why) -> Hash {
+        Hash::GivenUp(why)
     }
 
     #[test]
@@ -360,7 +362,7 @@ mod tests {
         let mut hashes = Hashes::new(Budget::default());
         let replaced = Wanted { path: other.0.clone(), ..wanted(&one.0, 1) };
         let gone = Wanted { path: "/none".into(), ..wanted(&one.0, 1) };
-        let unreadable = given_up(Why::Unreadable);
+        let unreadable = Some(given_up(Why::Unreadable));
         assert_eq!(hashed(&mut hashes, vec![replaced, gone]), [unreadable.clone(), unreadable]);
     }
 
@@ -382,9 +384,9 @@ mod tests {
         let found = hashed(&mut hashes, all);
         let is_hash = |hash: &&Option<Hash>| matches!(hash, Some(Hash::Sha256(_)));
         assert_eq!(found[..8].iter().filter(is_hash).count(), 2, "{found:?}");
-        let budget = given_up(Why::UserBudget);
+        let budget = Some(given_up(Why::UserBudget));
         assert_eq!(found[..8].iter().filter(|hash| **hash == budget).count(), 6);
-        assert_eq!(found[8], given_up(Why::TooLarge));
+        assert_eq!(found[8], Some(given_up(Why::TooLarge)));
         assert!(is_hash(&&found[9]), "another user's: {:?}", found[9]);
     }
 
@@ -409,10 +411,10 @@ mod tests {
     fn what_waits_is_bounded_and_time_too() {
         let file = Sparse::new("slow", 1 << 20);
         let mut hashes = Hashes::new(Budget { file_time: Duration::ZERO, ..Budget::default() });
-        assert_eq!(hashed(&mut hashes, vec![wanted(&file.0, 1)]), [given_up(Why::TooSlow)]);
+        assert_eq!(hashed(&mut hashes, vec![wanted(&file.0, 1)]), [Some(given_up(Why::TooSlow))]);
         let all = (0..=QUEUE).map(|_| wanted(&file.0, 1)).collect();
         let found = hashed(&mut hashes, all);
-        assert_eq!(found.iter().filter(|hash| **hash == given_up(Why::Crowded)).count(), 1);
+        assert_eq!(found.iter().filter(|hash| **hash == Some(given_up(Why::Crowded))).count(), 1);
     }
 
     #[test]

@@ -353,7 +353,9 @@ impl Profiles {
     /// Cgroups that are there, by their numbers.
     pub fn cgroups_are(&self, cgroups: Vec<(u64, String)>) {
         let mut table = lock(&self.shared.table);
-        cgroups.into_iter().for_each(|(id, path)| table.name_cgroup(id, path));
+        for (id, path) in cgroups {
+            table.name_cgroup(id, path);
+        }
     }
 
     /// All programs are taken in that the kernel told of until now.
@@ -658,7 +660,7 @@ mod tests {
             profiles.executed(&programs::tests::event(key, exec_id, path, args));
         };
         begins(4, b"/bin/loader\0", b"loader\0-x\0");
-        begins(5, b"/bin/sleep\0", b"sleep\060\0");
+        begins(5, b"/bin/sleep\0", b"sleep\x0060\0");
         let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
         let told = |profile: &Profile| (profile.executable.view, profile.cmdline.clone());
         assert_eq!(get(4).executable.path.as_deref(), Some("/bin/loader"));
@@ -675,7 +677,7 @@ mod tests {
         let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
         assert_eq!(get(4).cmdline.as_deref(), Some("sleep 60"), "as far as is known");
         // It is `sleep` that the kernel tells of now: before, it was something else.
-        profiles.executed(&programs::tests::event(key, 5, b"/bin/sleep\0", b"sleep\060\0"));
+        profiles.executed(&programs::tests::event(key, 5, b"/bin/sleep\0", b"sleep\x0060\0"));
         assert_eq!((get(4).cmdline.clone(), &get(4).executable), (None, &Executable::default()));
         assert_eq!(get(5).cmdline.as_deref(), Some("sleep 60"));
         // Long before another one begins, there is no doubt.
@@ -694,7 +696,7 @@ mod tests {
         let child = ProcessKey { pid: u32::MAX, start_ticks: maker.start_ticks + 1 };
         let grandchild = ProcessKey { pid: u32::MAX - 1, start_ticks: maker.start_ticks + 2 };
         let event = programs::tests::event;
-        profiles.executed(&event(maker, 4, b"/bin/sleep\0", b"sleep\060\0"));
+        profiles.executed(&event(maker, 4, b"/bin/sleep\0", b"sleep\x0060\0"));
         profiles.forked(&programs::tests::fork(child, maker, 4));
         profiles.forked(&programs::tests::fork(grandchild, child, 4));
         profiles.executed(&event(grandchild, 5, b"/bin/other\0", b"other\0"));
