@@ -1,6 +1,7 @@
 //! Are a flow's times right, whatever becomes of the clocks?
 
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,6 +37,7 @@ exec nsenter --time=/proc/self/fd/9 \"$@\"
 /// In a time namespace a process is shown other clocks than the kernel's programs.
 #[test]
 fn a_meter_in_a_time_namespace_has_the_right_time() -> Result<()> {
+    let _alone = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     if !root::available("a_meter_in_a_time_namespace_has_the_right_time")? {
         return Ok(());
     }
@@ -56,6 +58,9 @@ fn a_meter_in_a_time_namespace_has_the_right_time() -> Result<()> {
     meter.stop()?.check_balance()
 }
 
+/// One test at a time: the clock is the machine's.
+static CLOCK: Mutex<()> = Mutex::new(());
+
 /// Sets the wall clock ahead by so much.
 fn set_clock(by_s: i64) -> Result<()> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -73,6 +78,7 @@ fn set_clock(by_s: i64) -> Result<()> {
 #[test]
 fn a_clock_that_is_set_cuts_no_flow_and_dates_the_next() -> Result<()> {
     const DAY_S: i64 = 86_400;
+    let _alone = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     if !root::available("a_clock_that_is_set_cuts_no_flow_and_dates_the_next")? {
         return Ok(());
     }
@@ -101,7 +107,8 @@ fn a_clock_that_is_set_cuts_no_flow_and_dates_the_next() -> Result<()> {
     said?;
     let log = log?;
     let echo = log.the(|flow| flow["protocol"] == 1)?;
-    ensure!(number(echo, "bidirectional_packets") == 40, "{echo:#}");
+    // With the answer to a datagram that nobody takes.
+    ensure!(number(echo, "bidirectional_packets") >= 40, "{echo:#}");
     ensure!(number(echo, "bidirectional_duration_ms") < 20_000, "{echo:#}");
     let first = number(echo, "bidirectional_first_seen_ms");
     ensure!((before - 1..before + 10_000).contains(&first), "{before}: {echo:#}");
