@@ -16,7 +16,7 @@ pub const VERIFY: &str = "verify";
 
 /// The test programs, and those of their tests that are run: a few minutes of an emulated machine
 /// for all that can depend on the kernel.
-const TESTS: [(&str, &[&str]); 5] = [
+const TESTS: [(&str, &[&str]); 4] = [
     (
         "parity",
         &[
@@ -55,16 +55,6 @@ const TESTS: [(&str, &[&str]); 5] = [
             "containers::containers_are_known_by_their_cgroups",
             "namespaces::sockets_stay_where_they_were_made",
             "fragments::fragments_that_are_passed_on_do_not_make_others_so",
-        ],
-    ),
-    (
-        "chain",
-        &[
-            "whoever_was_first_in_tcx_is_not_any_more",
-            "who_comes_later_comes_behind",
-            "by_clsact_it_comes_first_too",
-            "a_hook_that_others_blind_is_reported",
-            "packets_that_others_drop_behind_the_hook_are_reported",
         ],
     ),
     (
