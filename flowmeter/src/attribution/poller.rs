@@ -271,7 +271,6 @@ mod tests {
             told: None,
             ids: Ids::default(),
             user: None,
-            shared: None,
             profile: None,
         }
     }
