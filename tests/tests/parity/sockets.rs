@@ -12,6 +12,7 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Kernel, Setup, stay_on_this_cpu};
+use flowmeter_tests::meter::slowness;
 use flowmeter_tests::packets::{Builder, strategies, tcp, udp};
 use flowmeter_tests::root;
 use proptest::prelude::*;
@@ -82,8 +83,9 @@ fn a_flow_has_no_sockets_but_its_packets_own() -> Result<()> {
         Ok(())
     })?;
     let counted = *not_metered.borrow();
-    // Where there is less time, fewer cases are tried.
-    ensure!(counted.iter().all(|packets| *packets > 5), "{counted:?} packets were not metered");
+    // Where all is slow, fewer cases are tried.
+    let enough = 100 / u64::from(slowness());
+    ensure!(counted.iter().all(|n| *n > enough), "{counted:?} packets were not metered");
     Ok(())
 }
 
