@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 /// The times in which events may have been lost; ns since the epoch.
 ///
 /// A socket that was open when one began may have been closed in it, and another may have its
-/// address since. So what was told before holds until then.
+/// address since. So what was told before holds until then; less a moment, since who uses a socket is
+/// told of after the packet that it is used for: that may have come before the loss, and the word of
+/// it have been lost.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    /// From the last event before a loss to the first one after it, in order.
+    /// From a [moment](PATIENCE_NS) before the last event before a loss to the first one after it, in
+    /// order.
     spans: VecDeque<(u64, u64)>,
     /// Events lost so far.
     lost: u64,
@@ -19,6 +22,9 @@ pub(super) struct Gaps {
 /// Losses so close to each other are one; ns. Under overload there are many between few events.
 const TOGETHER_NS: u64 = 1_000_000_000;
 
+/// A connection or a datagram may wait for so long until a process takes it; ns.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
 /// Gaps in memory. Then the first two are taken for one, and what is between them as told in it.
 const MAX: usize = 256;
 
@@ -27,7 +33,7 @@ impl Gaps {
     pub(super) fn take_in(&mut self, time_ns: u64, lost: u64) {
         if lost != self.lost {
             self.lost = lost;
-            self.add(self.newest_ns, time_ns);
+            self.add(self.newest_ns.saturating_sub(PATIENCE_NS), time_ns);
         }
         self.newest_ns = self.newest_ns.max(time_ns);
     }
@@ -68,7 +74,17 @@ mod tests {
         gaps.take_in(40 * S, 4);
         // Before the first, in it, between the two, and after both.
         let until = [5, 15, 20, 25, 40].map(|second| gaps.certain_until(second * S));
-        assert_eq!(until, [10 * S, 15 * S, 30 * S, 30 * S, u64::MAX]);
+        assert_eq!(until, [9 * S, 15 * S, 29 * S, 29 * S, u64::MAX]);
+    }
+
+    #[test]
+    fn who_takes_a_packet_may_be_told_of_only_in_the_gap() {
+        let mut gaps = Gaps::default();
+        gaps.take_in(10 * S, 0);
+        gaps.take_in(11 * S, 1);
+        let came = 10 * S - PATIENCE_NS / 2;
+        assert!(gaps.certain_until(S) < came, "a listener is told of, its worker was not");
+        assert_eq!(gaps.certain_until(came), came, "told of by itself");
     }
 
     #[test]
@@ -78,7 +94,7 @@ mod tests {
         for event in 1..1000 {
             gaps.take_in(S + event, event);
         }
-        assert_eq!(gaps.spans, [(S, S + 999)]);
+        assert_eq!(gaps.spans, [(0, S + 999)]);
         assert_eq!(gaps.certain_until(S + 500), S + 500, "told in it");
     }
 
@@ -91,7 +107,7 @@ mod tests {
         }
         assert_eq!(gaps.spans.len(), MAX);
         assert_eq!(gaps.certain_until(15 * S), 15 * S);
-        assert_eq!(gaps.certain_until(9_985 * S), 9_990 * S);
+        assert_eq!(gaps.certain_until(9_985 * S), 9_989 * S);
         assert_eq!(gaps.certain_until(9_995 * S), 9_995 * S);
         assert_eq!(gaps.certain_until(10_000 * S), u64::MAX);
     }
