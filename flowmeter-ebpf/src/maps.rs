@@ -130,9 +130,10 @@ pub static FORKS: RingBuf<[u8; 8], 1_048_576> = RingBuf::new();
 #[btf_map]
 pub static CGROUPS: RingBuf<[u8; 8], 262_144> = RingBuf::new();
 
-/// What became of them, on all CPUs: every event tells how many were lost before it.
+/// What became of them, on all CPUs: every event tells how many were lost before it. 1024 is
+/// `BPF_F_MMAPABLE`: userspace reads it as memory, since a loss may be the last that happens.
 #[btf_map]
-pub static OWNER_COUNTERS: Array<OwnerCounters, 1> = Array::new();
+pub static OWNER_COUNTERS: Array<OwnerCounters, 1, 1024> = Array::new();
 
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

@@ -154,6 +154,13 @@ impl Annotator {
         {
             left -= 1;
         }
+        if left > 0 {
+            let lost = ring.lost();
+            hooked.lost(lost);
+            if let Some(peers) = &mut self.peers {
+                peers.lost(lost);
+            }
+        }
         let Some(profiles) = &self.profiles else { return };
         // After the sockets: whoever has one has begun its program before.
         programs(ring, profiles);

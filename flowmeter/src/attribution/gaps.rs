@@ -29,9 +29,9 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 const MAX: usize = 256;
 
 impl Gaps {
-    /// Takes in that an event happened, and how many were lost before it.
+    /// Takes in that an event happened, or that there are no more now, and how many were lost before.
     pub(super) fn take_in(&mut self, time_ns: u64, lost: u64) {
-        if lost != self.lost {
+        if lost > self.lost {
             self.lost = lost;
             self.add(self.newest_ns.saturating_sub(PATIENCE_NS), time_ns);
         }

@@ -36,6 +36,8 @@ pub struct Hooked {
     open_evictions: u64,
     /// This host's addresses are not those of the namespace.
     is_elsewhere: bool,
+    /// Events that had been lost when there were no more.
+    lost: u64,
 }
 
 /// What is known of a socket.
@@ -94,6 +96,7 @@ impl Hooked {
             evictions: 0,
             open_evictions: 0,
             is_elsewhere: false,
+            lost: 0,
         }
     }
 
@@ -225,6 +228,14 @@ impl Hooked {
         };
         let process = self.heard.find(local.1, remote, last, was_there)?;
         Some(process.owner(Method::Socket))
+    }
+
+    /// Takes in, with no event left to take, how many have been lost: no event may come after those.
+    pub fn lost(&mut self, lost: u64) {
+        if lost > self.lost {
+            self.lost = lost;
+            self.by_address.gaps.take_in(self.clock.now_ns(), lost);
+        }
     }
 
     /// What has been done so far.

@@ -93,6 +93,13 @@ impl Peers {
         }
     }
 
+    /// Takes in how many events have been lost. See [`Hooked::lost`].
+    pub fn lost(&mut self, lost: u64) {
+        for (_, hooked) in self.known.iter_mut().filter_map(|known| known.sockets.as_mut()) {
+            hooked.lost(lost);
+        }
+    }
+
     /// Who had the ends of a flow of an interface, among the processes at its other end.
     pub fn owners(
         &mut self,

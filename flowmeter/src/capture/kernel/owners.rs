@@ -3,8 +3,10 @@
 //! By programs at the sockets of all processes: in the root cgroup and at tracepoints. They are
 //! gone with the process.
 
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::DirEntryExt as _;
+use std::sync::atomic::Ordering;
 use std::{fs, io};
 
 use aya::maps::{Array, MapData, RingBuf};
@@ -13,6 +15,7 @@ use aya::{Btf, BtfError, Ebpf};
 use flowmeter_common::owner::{CgroupEvent, ExecEvent, ForkEvent, OwnerCounters, OwnerEvent};
 use zerocopy::FromBytes;
 
+use super::words::Words;
 use super::{Error, Kernel, Namespace, Refusal, maps, network_namespace, sys};
 
 /// A hook at which sockets are seen, and why if it could not be used.
@@ -219,6 +222,8 @@ fn at_kernel(program: &mut Program, name: &str, btf: &Btf) -> Result<(), Program
 /// The rings of what happens to sockets, and of the programs that processes run.
 pub struct OwnerRing {
     sockets: RingBuf<MapData>,
+    /// The kernel's [`OwnerCounters`].
+    counters: Words,
     programs: RingBuf<MapData>,
     forks: RingBuf<MapData>,
     cgroups: RingBuf<MapData>,
@@ -228,10 +233,22 @@ pub struct OwnerRing {
     pub namespace: Namespace,
 }
 
+/// Bytes of a word.
+const WORD: u32 = size_of::<u64>() as u32;
+
+/// Words that the counters have.
+const COUNTERS: usize = size_of::<OwnerCounters>() / size_of::<u64>();
+
 impl OwnerRing {
     /// Takes the next event of a socket; false if there is none.
     pub fn next(&mut self, take: impl FnOnce(&OwnerEvent)) -> bool {
         next(&mut self.sockets, take)
+    }
+
+    /// Events of sockets that found no room in the ring so far.
+    pub fn lost(&self) -> u64 {
+        let lost = self.counters.get(offset_of!(OwnerCounters, lost) as u32 / WORD);
+        lost.map_or(0, |lost| lost.load(Ordering::Acquire))
     }
 
     /// Takes the next program; false if there is none. Once the sockets' events are taken, the
@@ -299,6 +316,7 @@ impl Kernel {
         let sockets = maps::ring(&mut self.ebpf, "OWNERS")?;
         Ok(OwnerRing {
             sockets,
+            counters: Words::of(&self.ebpf, "OWNER_COUNTERS", COUNTERS)?,
             programs: maps::ring(&mut self.ebpf, "EXECS")?,
             forks: maps::ring(&mut self.ebpf, "FORKS")?,
             cgroups: maps::ring(&mut self.ebpf, "CGROUPS")?,
