@@ -8,13 +8,21 @@ use crate::packet::Address;
 pub const CREATED: u8 = 1;
 /// A socket was bound to an address of its process's choice.
 pub const BOUND: u8 = 2;
-/// A process has sent or received by a socket for the first time, or after another process.
-pub const USED: u8 = 3;
+/// A program has sent by a socket for the first time, or after another; the packets may have left
+/// before.
+pub const SENT: u8 = 3;
 /// The last descriptor of a socket was closed.
 pub const RELEASED: u8 = 4;
 /// A process has taken a peer's datagram out of a socket that is not its alone, or whose port is
 /// not. The local address is that of the datagram, unknown.
 pub const HEARD: u8 = 5;
+/// As [`SENT`], before a packet has left.
+pub const BEGUN: u8 = 6;
+/// As [`SENT`], but it has received.
+pub const RECEIVED: u8 = 7;
+/// A program has connected a socket, or looked at what there is to receive, and has neither sent nor
+/// received by it so far.
+pub const HELD: u8 = 8;
 
 /// The numbers that say whose a process is, in the first user namespace; [`NO_ID`] if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -102,7 +110,7 @@ pub struct OwnerEvent {
     pub protocol: u8,
     /// 4 or 6: the socket's family. A socket of IPv6 may carry IPv4.
     pub ip_version: u8,
-    /// [`CREATED`], [`BOUND`], [`USED`], [`RELEASED`] or [`HEARD`].
+    /// What happened: [`CREATED`], [`BOUND`] and so on.
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 5],

@@ -73,6 +73,16 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether the kernel itself sends such packets of ICMP: answers, errors, neighbour discovery.
+    /// What asks (RFC 792, RFC 950, RFC 4443, RFC 4620) programs send alone.
+    pub fn is_kernels(&self) -> bool {
+        match self.protocol {
+            protocol::ICMP => !matches!(self.icmp_type, 8 | 13 | 15 | 17),
+            protocol::ICMPV6 => !matches!(self.icmp_type, 128 | 139),
+            _ => false,
+        }
+    }
+
     /// Bytes on the wire, of all segments.
     #[inline(always)]
     pub fn link_bytes(&self) -> u64 {

@@ -50,8 +50,11 @@ pub struct Direction {
     pub icmp_code: u8,
     /// 1 if this host has sent a packet of these that came from no socket: it forwarded it.
     pub socketless: u8,
+    /// 1 if that socket has sent only what the kernel itself sends too, of ICMP: see
+    /// [`Packet::is_kernels`].
+    pub is_kernels: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Direction>() == 160);
@@ -228,7 +231,8 @@ impl Record {
         }
 
         effect.direction = u32::from(reverse);
-        effect.wants_socket = u32::from(d.cookie == 0 && d.packets < SOCKETLESS);
+        let is_unknown = d.cookie == 0 && d.packets < SOCKETLESS;
+        effect.wants_socket = u32::from(is_unknown || d.is_kernels != 0 && !p.is_kernels());
         effect.number = before + 1;
         effect.time_ns = now_ns;
         effect.splt.count = 0;

@@ -28,8 +28,13 @@ use aya_ebpf::programs::{
     XdpContext,
 };
 
+use flowmeter_common::owner::{BEGUN, HELD, RECEIVED, SENT};
+
 use crate::heard::Port;
 use crate::packet::{LinearXdpFrame, TcFrame, XdpFrame};
+
+/// Of the flags of `recvmsg`: what is received stays.
+const MSG_PEEK: i32 = 2;
 
 /// Meters what arrives.
 #[xdp(frags)]
@@ -104,19 +109,52 @@ pub fn flowmeter_release(ctx: SockContext) -> i32 {
     1
 }
 
+/// A process sends a datagram over IPv4 to a peer that its socket is not connected to, which it may.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn flowmeter_sends4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::sends(ctx.sock_addr) };
+    1
+}
+
+/// A process sends a datagram over IPv6 to a peer that its socket is not connected to, which it may.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn flowmeter_sends6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::sends(ctx.sock_addr) };
+    1
+}
+
+/// A process connects a socket over IPv4, which it may.
+#[cgroup_sock_addr(connect4)]
+pub fn flowmeter_connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::connects(ctx.sock_addr) };
+    1
+}
+
+/// A process connects a socket over IPv6, which it may.
+#[cgroup_sock_addr(connect6)]
+pub fn flowmeter_connect6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { owner::connects(ctx.sock_addr) };
+    1
+}
+
 /// A process has sent by a socket.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn flowmeter_send(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the argument is a socket that the kernel holds.
-    unsafe { owner::used(ctx.arg(0)) };
+    unsafe { owner::used(ctx.arg(0), SENT) };
     0
 }
 
 /// A process has received by a socket.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
+    let kind = if ctx.arg::<i32>(2) & MSG_PEEK != 0 { HELD } else { RECEIVED };
     // SAFETY: the argument is a socket that the kernel holds.
-    unsafe { owner::used(ctx.arg(0)) };
+    unsafe { owner::used(ctx.arg(0), kind) };
     0
 }
 
@@ -124,7 +162,7 @@ pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
 #[fentry(function = "inet_sendmsg")]
 pub fn flowmeter_send4(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
-    unsafe { owner::entered(ctx.arg(0)) };
+    unsafe { owner::entered(ctx.arg(0), BEGUN) };
     0
 }
 
@@ -132,7 +170,7 @@ pub fn flowmeter_send4(ctx: FEntryContext) -> i32 {
 #[fentry(function = "inet6_sendmsg")]
 pub fn flowmeter_send6(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
-    unsafe { owner::entered(ctx.arg(0)) };
+    unsafe { owner::entered(ctx.arg(0), BEGUN) };
     0
 }
 
@@ -140,7 +178,7 @@ pub fn flowmeter_send6(ctx: FEntryContext) -> i32 {
 #[fentry(function = "inet_recvmsg")]
 pub fn flowmeter_receive4(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
-    unsafe { owner::entered(ctx.arg(0)) };
+    unsafe { owner::entered(ctx.arg(0), RECEIVED) };
     0
 }
 
@@ -148,7 +186,7 @@ pub fn flowmeter_receive4(ctx: FEntryContext) -> i32 {
 #[fentry(function = "inet6_recvmsg")]
 pub fn flowmeter_receive6(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
-    unsafe { owner::entered(ctx.arg(0)) };
+    unsafe { owner::entered(ctx.arg(0), RECEIVED) };
     0
 }
 

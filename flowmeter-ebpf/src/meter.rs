@@ -495,6 +495,7 @@ pub extern "C" fn flowmeter_own() -> u32 {
             let sender = if scratch.effect.direction == 0 { forward } else { backward };
             if scratch.cookie != 0 {
                 sender.cookie = scratch.cookie;
+                sender.is_kernels = u8::from(scratch.walk.packet.is_kernels());
             } else if sender.cookie == 0 {
                 sender.socketless = 1;
             }

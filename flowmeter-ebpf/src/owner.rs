@@ -10,15 +10,18 @@ use core::ptr;
 
 use aya_ebpf::bindings::{
     BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock,
-    bpf_sock_ops,
+    bpf_sock_addr, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_probe_read_kernel, bpf_sk_storage_get,
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_netns_cookie,
+    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_storage_get,
 };
-use flowmeter_common::owner::{BOUND, CREATED, Ids, OwnerCounters, OwnerEvent, RELEASED, USED};
+use flowmeter_common::owner::{
+    BEGUN, BOUND, CREATED, HELD, Ids, OwnerCounters, OwnerEvent, RELEASED,
+};
 use flowmeter_common::packet::ipv4_address;
+use flowmeter_common::packet::protocol::UDP;
 
 use crate::clock;
 use crate::maps::{
@@ -29,7 +32,7 @@ use crate::maps::{
 };
 
 use crate::pids::shown;
-use crate::users;
+use crate::users::{self, User};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -90,12 +93,21 @@ pub unsafe fn created(sock: *mut bpf_sock) {
     if family != AF_INET && family != AF_INET6 {
         return;
     }
-    emit(cookie_of(sock), CREATED, |event| {
+    let cookie = cookie_of(sock);
+    let mut user = None;
+    emit(cookie, CREATED, |event| {
+        // SAFETY: has no preconditions.
+        let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+        user = Some(User::new(pid, event.start_ns, event.exec_id));
         event.netns = namespace(sock.cast());
         event.protocol = protocol;
         event.ip_version = version(family);
         Some(())
     });
+    // That it connects the socket too need not be told.
+    if let Some(user) = user {
+        users::set_last(cookie, user.holding());
+    }
 }
 
 /// A process has bound a socket.
@@ -135,16 +147,17 @@ pub unsafe fn released(sock: *mut bpf_sock) {
     emit(cookie_of(sock), RELEASED, |_| Some(()));
 }
 
-/// A process has sent or received by a socket of any family.
+/// A process has sent or received by a socket of any family, as `kind` says; [`HELD`] if it has only
+/// looked.
 ///
 /// # Safety
 /// `sock` must be a `struct sock` that the kernel has handed to a tracing program.
 #[inline(always)]
-pub unsafe fn used(sock: *mut c_void) {
-    // SAFETY: has no preconditions.
-    let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+pub unsafe fn used(sock: *mut c_void, kind: u8) {
+    let user = running();
     // SAFETY: the caller vouches for `sock`.
-    if users::is_last(unsafe { field(sock, SOCK_COOKIE.load()) }, user) {
+    let cookie = unsafe { field(sock, SOCK_COOKIE.load()) };
+    if users::is_last(cookie, user) || kind == HELD && users::is_last(cookie, user.holding()) {
         return;
     }
     // SAFETY: the caller vouches for `sock`.
@@ -155,37 +168,94 @@ pub unsafe fn used(sock: *mut c_void) {
     // SAFETY: as above. This gives the socket a cookie if it has none.
     let cookie = unsafe { bpf_get_socket_cookie(sock) };
     // SAFETY: as above.
-    unsafe { tell_use(sock, cookie, family, user) };
+    unsafe { tell_use(sock, cookie, family, kind, user) };
 }
 
-/// A process begins to send or receive by a socket of IPv4 or IPv6. Stands in for [`used`] before
-/// Linux 6.3.
+/// A process is about to send a datagram by a socket that is not connected to its peer.
+///
+/// # Safety
+/// `ctx` must be the context of a cgroup program at `sendmsg4` or `sendmsg6`.
+#[inline(always)]
+pub unsafe fn sends(ctx: *mut bpf_sock_addr) {
+    // SAFETY: the caller vouches for `ctx`.
+    let sock: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
+    // SAFETY: as above.
+    let (user, cookie) = (running(), unsafe { bpf_get_socket_cookie(ctx.cast()) });
+    if sock.is_null() || users::is_last(cookie, user) {
+        return;
+    }
+    let is_told = emit(cookie, BEGUN, |event| {
+        event.netns = namespace(ctx.cast());
+        // SAFETY: the context's socket, which is not null.
+        let sock = unsafe { &*sock };
+        event.protocol = sock.protocol as u8;
+        event.ip_version = version(sock.family as u16);
+        event.local_port = sock.src_port as u16;
+        event.remote_port = u16::from_be(sock.dst_port);
+        if event.ip_version == 4 {
+            event.local = ipv4_address(sock.src_ip4.to_ne_bytes());
+            event.remote = ipv4_address(sock.dst_ip4.to_ne_bytes());
+        } else {
+            let ([a, b, c, d], [e, f, g, h]) = (sock.src_ip6, sock.dst_ip6);
+            event.local = [join(a, b), join(c, d)];
+            event.remote = [join(e, f), join(g, h)];
+        }
+        Some(())
+    });
+    if is_told {
+        users::set_last(cookie, user);
+    }
+}
+
+/// A process is about to connect a socket. One for datagrams has another peer from now on.
+///
+/// # Safety
+/// `ctx` must be the context of a cgroup program at `connect4` or `connect6`.
+#[inline(always)]
+pub unsafe fn connects(ctx: *mut bpf_sock_addr) {
+    // SAFETY: the caller vouches for `ctx`.
+    let (user, cookie) = (running(), unsafe { bpf_get_socket_cookie(ctx.cast()) });
+    if users::is_last(cookie, user) || users::is_last(cookie, user.holding()) {
+        return;
+    }
+    // SAFETY: as above.
+    let protocol = unsafe { (*ctx).protocol as u8 };
+    let kind = if protocol == UDP { BEGUN } else { HELD };
+    // Told of again when it has sent: then there are addresses.
+    let is_told = emit(cookie, kind, |event| {
+        event.netns = namespace(ctx.cast());
+        Some(())
+    });
+    if is_told {
+        users::set_last(cookie, user.holding());
+    }
+}
+
+/// A process begins to send or receive by a socket of IPv4 or IPv6, as `kind` says. Stands in for
+/// [`used`] before Linux 6.3.
 ///
 /// # Safety
 /// `socket` must be a `struct socket` that the kernel has handed to a tracing program.
 #[inline(always)]
-pub unsafe fn entered(socket: *mut c_void) {
+pub unsafe fn entered(socket: *mut c_void, kind: u8) {
     // SAFETY: the caller vouches for `socket`.
     let sock: *mut c_void = unsafe { field(socket, SOCKET_SOCK.load()) };
     // SAFETY: has no preconditions.
-    let user = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    // SAFETY: has no preconditions. When it started would be three calls more.
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let user = User::new(pid, 0, exec_id(task));
     // SAFETY: as above. Those that a process makes have a cookie by then, as `created` asks for it,
     // and so have connections, see `connected`. Programs here cannot ask before Linux 5.12.
     let cookie: u64 = unsafe { field(sock, SOCK_COOKIE.load()) };
-    // SAFETY: has no preconditions.
-    let task = unsafe { bpf_get_current_task() } as *const c_void;
-    // Kernel threads: before Linux 5.12 they do what processes have asked io_uring for.
-    if cookie == 0
-        || users::is_last(cookie, user)
-        || read::<u32>(task, TASK_FLAGS.load()) & PF_KTHREAD != 0
-    {
+    if cookie == 0 || users::is_last(cookie, user) {
         return;
     }
     // SAFETY: as above.
     let family: u16 = unsafe { field(sock, SOCK_FAMILY.load()) };
     if family == AF_INET || family == AF_INET6 {
         // SAFETY: as above.
-        unsafe { tell_use(sock, cookie, family, user) };
+        unsafe { tell_use(sock, cookie, family, kind, user) };
     }
 }
 
@@ -202,13 +272,29 @@ pub unsafe fn connected(ops: *mut bpf_sock_ops) {
     }
 }
 
-/// Tells that the thread group uses the socket, and notes it.
+/// The program that runs. The verifier knows the type of its task since Linux 5.11.
+#[inline(always)]
+fn running() -> User {
+    if TASK_LEADER.load() == 0 {
+        // SAFETY: has no preconditions.
+        return User::new((unsafe { bpf_get_current_pid_tgid() } >> 32) as u32, 0, 0);
+    }
+    // SAFETY: has no preconditions; the task is what it is said to be.
+    unsafe {
+        let task = bpf_get_current_task_btf() as *const c_void;
+        let leader: *const c_void = field(task, TASK_LEADER.load());
+        let exec_id = if TASK_EXEC_ID.load() == 0 { 0 } else { field(task, TASK_EXEC_ID.load()) };
+        User::new(field(task, TASK_TGID.load()), field(leader, TASK_START.load()), exec_id)
+    }
+}
+
+/// Tells that the program uses the socket, and notes it.
 ///
 /// # Safety
 /// As for [`used`].
 #[inline(always)]
-unsafe fn tell_use(sock: *mut c_void, cookie: u64, family: u16, user: u32) {
-    let is_told = emit(cookie, USED, |event| {
+unsafe fn tell_use(sock: *mut c_void, cookie: u64, family: u16, kind: u8, user: User) {
+    let is_told = emit(cookie, kind, |event| {
         if family == AF_PACKET {
             return None; // there are no addresses
         }
@@ -237,7 +323,7 @@ unsafe fn tell_use(sock: *mut c_void, cookie: u64, family: u16, user: u32) {
     });
     // Otherwise it is told of at the next call.
     if is_told {
-        users::set_last(cookie, user);
+        users::set_last(cookie, if kind == HELD { user.holding() } else { user });
     }
 }
 
@@ -277,9 +363,15 @@ pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
     unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags).cast::<Kept>().as_mut() }
 }
 
-/// Sends an event of a socket and the process that runs; false if there is no room.
+/// Sends an event of a socket and the process that runs; false if there is no room, or the kernel
+/// itself runs: its threads connect the further ways of MPTCP, send what processes have asked
+/// io_uring for (before Linux 5.12), and are nobody's process.
 #[inline(always)]
 pub fn emit(cookie: u64, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<()>) -> bool {
+    // Who closes a socket need not have used it, and nobody asks.
+    if kind != RELEASED && is_kernels() {
+        return false;
+    }
     let Some(mut entry) = OWNERS.reserve_untyped::<OwnerEvent>(0) else {
         count(|counters| &raw mut counters.lost);
         return false;
@@ -293,7 +385,6 @@ pub fn emit(cookie: u64, kind: u8, fill: impl FnOnce(&mut OwnerEvent) -> Option<
     event.cookie = cookie;
     event.time_ns = clock::now();
     event.lost = OWNER_COUNTERS.get(0).map_or(0, |counters| counters.lost);
-    // Who closes a socket need not have used it, and nobody asks.
     if kind != RELEASED {
         tell_process(event);
     }
@@ -327,6 +418,14 @@ fn tell_process(event: &mut OwnerEvent) {
             event.name = read(leader as *const c_void, TASK_COMM.load());
         }
     }
+}
+
+/// Whether a thread of the kernel's own runs.
+#[inline(always)]
+fn is_kernels() -> bool {
+    // SAFETY: has no preconditions.
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    TASK_FLAGS.load() != 0 && read::<u32>(task, TASK_FLAGS.load()) & PF_KTHREAD != 0
 }
 
 /// Which of its programs the task runs; 0 if unknown.

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::attribution::profile::{self, Source};
 use crate::attribution::{
-    self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles,
+    self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles, Sender,
 };
 use crate::capture::kernel::{Clock, OwnerRing, SettledFlows};
 use crate::config::LivePlan;
@@ -183,8 +183,12 @@ impl Annotator {
             [record.first_ns(), record.last_ns()].map(|ns| record.by_the_clock(ns));
         let mut owners = Owners::default();
         if let Some((_, hooked)) = &mut self.sockets {
-            let cookies = flow.record.directions.map(|direction| direction.cookie);
-            owners = hooked.owners(&conversation, cookies, first_ns, last_ns);
+            let senders = record.directions.map(|direction| Sender {
+                cookie: direction.cookie,
+                first_ns: record.by_the_clock(direction.first_ns),
+                last_ns: record.by_the_clock(direction.last_ns),
+            });
+            owners = hooked.owners(&conversation, senders, first_ns, last_ns);
         }
         if let Some(processes) = &self.processes
             && (owners.src.is_none() || owners.dst.is_none())

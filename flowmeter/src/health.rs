@@ -122,6 +122,7 @@ impl Report {
                 "known": hooked.entries,
                 "evicted": hooked.evictions,
                 "evicted_open": hooked.evicted_open,
+                "uses_evicted": hooked.uses_evicted,
                 "ambiguous": hooked.ambiguous,
                 "events_lost": kernel.lost,
                 "programs_lost": kernel.execs_lost,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowmeter_common::owner::{CREATED, HEARD, OwnerEvent, RELEASED};
+use flowmeter_common::owner::{CREATED, HEARD, HELD, OwnerEvent, RELEASED};
 use flowmeter_common::packet::Address;
 use hashbrown::HashMap;
 
@@ -14,7 +14,8 @@ use super::heard::{Heard, Hearing};
 use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
-use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Told};
+use super::uses::{Users, Uses};
+use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Shared, Told};
 use crate::capture::kernel::{Clock, Namespace};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
@@ -26,6 +27,8 @@ pub struct Hooked {
     closed: VecDeque<(u64, u64)>,
     /// Open sockets, the one to forget next in front, among others that are closed or forgotten.
     open: VecDeque<u64>,
+    /// Sockets by the uses of them beyond each one's first, in the order they came.
+    changes: VecDeque<u64>,
     by_address: SocketTable,
     heard: Heard,
     /// Only the sockets of this namespace have addresses that mean something here.
@@ -38,17 +41,32 @@ pub struct Hooked {
     is_elsewhere: bool,
     /// Events that had been lost when there were no more.
     lost: u64,
+    uses_evicted: u64,
+    unremembered: u64,
 }
 
 /// What is known of a socket.
 struct Known {
+    /// Whom the address is, of the table by address.
     process: Arc<Process>,
+    uses: Uses,
     /// It was told of again since it was last considered for forgetting.
     is_fresh: bool,
     /// As it stands in the table by address.
     key: Option<Key>,
     /// When its last descriptor was closed, by the kernel's clock; ns.
     closed_ns: Option<u64>,
+}
+
+/// The socket that sent a flow's packets in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// Its cookie; 0 if it is not known.
+    pub cookie: u64,
+    /// When the first of the packets left.
+    pub first_ns: u64,
+    /// When the last did.
+    pub last_ns: u64,
 }
 
 /// What has been done, and what was lost by it.
@@ -61,7 +79,9 @@ pub struct HookedCounters {
     /// Sockets forgotten to make room though their end had not been told of: too many are open, or
     /// the events of their ends were lost.
     pub evicted_open: u64,
-    /// Flow ends without an owner because several qualified.
+    /// Changes of a socket's user forgotten to make room.
+    pub uses_evicted: u64,
+    /// Flow ends without an owner because several qualified, or the changes were forgotten.
     pub ambiguous: u64,
 }
 
@@ -88,6 +108,7 @@ impl Hooked {
             by_cookie: HashMap::new(),
             closed: VecDeque::new(),
             open: VecDeque::new(),
+            changes: VecDeque::new(),
             by_address: SocketTable::new(Method::Socket, options.max_entries, options.retention),
             heard: Heard::new(options.max_entries),
             netns,
@@ -97,6 +118,8 @@ impl Hooked {
             open_evictions: 0,
             is_elsewhere: false,
             lost: 0,
+            uses_evicted: 0,
+            unremembered: 0,
         }
     }
 
@@ -156,13 +179,22 @@ impl Hooked {
         }
         let key = self.key(event);
         if let Some(known) = self.by_cookie.get_mut(&event.cookie) {
-            let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
-            known.process = Arc::clone(&process);
             known.is_fresh = true;
-            if is_same {
-                return;
+            let is_one_more = known.uses.add(event.time_ns, event.kind, Arc::clone(&process));
+            // Whoever has it in hand may yet not use it.
+            let is_held = event.kind == HELD;
+            let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
+            if !is_held {
+                known.process = Arc::clone(&process);
             }
             let old = known.key;
+            if is_one_more {
+                self.remember(event.cookie);
+            }
+            if is_same || is_held {
+                return;
+            }
+            let Some(known) = self.by_cookie.get_mut(&event.cookie) else { return };
             known.key = key.or(old);
             if let Some(key) = old {
                 self.by_address.close(Socket { key, inode: event.cookie }, event.time_ns);
@@ -172,7 +204,8 @@ impl Hooked {
                 self.forget_one();
             }
             let process = Arc::clone(&process);
-            let known = Known { process, is_fresh: false, key, closed_ns: None };
+            let uses = Uses::new(event.time_ns, event.kind, Arc::clone(&process));
+            let known = Known { process, uses, is_fresh: false, key, closed_ns: None };
             self.by_cookie.insert(event.cookie, known);
             self.open(event.cookie);
         }
@@ -188,19 +221,16 @@ impl Hooked {
         }
     }
 
-    /// Who had the ends of a flow: of each the one whose socket has the cookie (0 = not known), or
-    /// else the address. See [`SocketTable::owners`].
+    /// Who had the ends of a flow: of each who used the socket that sent its packets at the time, or
+    /// else whose the address was. See [`SocketTable::owners`].
     pub fn owners(
         &mut self,
         conversation: &Conversation,
-        cookies: [u64; 2],
+        senders: [Sender; 2],
         first_ns: u64,
         last_ns: u64,
     ) -> Owners {
-        let [src, dst] = cookies.map(|cookie| {
-            let known = self.by_cookie.get(&cookie)?;
-            Some(known.process.owner(Method::Socket))
-        });
+        let [src, dst] = senders.map(|sender| self.sender(&sender));
         if src.is_some() && dst.is_some() {
             return Owners { src, dst };
         }
@@ -213,6 +243,44 @@ impl Hooked {
         }
         let by_address = self.by_address.owners(conversation, first_ns, last_ns);
         Owners { src: src.or(by_address.src), dst: dst.or(by_address.dst) }
+    }
+
+    /// Who used the socket of a flow's sender.
+    fn sender(&mut self, sender: &Sender) -> Option<Owner> {
+        let known = self.by_cookie.get(&sender.cookie)?;
+        match known.uses.during(sender.first_ns, sender.last_ns) {
+            Users::Known { first, others, more } => {
+                let mut owner = first.owner(Method::Socket);
+                let names = others.iter().map(|other| format!("{} {}", other.pid, other.name));
+                owner.shared = (more > 0).then(|| Shared {
+                    users: format!("first of {}", more + 1),
+                    others: names.collect(),
+                });
+                Some(owner)
+            }
+            Users::Forgotten => {
+                self.unremembered += 1;
+                None
+            }
+            Users::Unknown => None,
+        }
+    }
+
+    /// Notes that there is one more use of a socket in memory, and forgets another if that is too
+    /// many.
+    fn remember(&mut self, cookie: u64) {
+        self.changes.push_back(cookie);
+        let known = self.by_cookie.get_mut(&cookie);
+        let crowded = known.filter(|known| known.uses.is_full()).map(|_| cookie);
+        let over = self.changes.len() > self.max_entries;
+        let oldest = if over { self.changes.pop_front() } else { None };
+        for cookie in oldest.into_iter().chain(crowded) {
+            if let Some(known) = self.by_cookie.get_mut(&cookie)
+                && known.uses.forget_first()
+            {
+                self.uses_evicted += 1;
+            }
+        }
     }
 
     /// Who has taken datagrams of `remote` to `local`, where several processes may.
@@ -244,13 +312,15 @@ impl Hooked {
             entries: self.by_cookie.len() as u64,
             evictions: self.evictions + self.heard.evictions(),
             evicted_open: self.open_evictions,
-            ambiguous: self.by_address.ambiguous(),
+            uses_evicted: self.uses_evicted,
+            ambiguous: self.by_address.ambiguous() + self.unremembered,
         }
     }
 
     /// The process of an event; the same as before if it is.
     fn process(&self, event: &OwnerEvent) -> Arc<Process> {
         let told = Told {
+            time_ns: event.time_ns,
             start_ns: event.start_ns,
             exec_id: event.exec_id,
             parent: event.parent,
@@ -264,10 +334,9 @@ impl Hooked {
             name: text(&event.name),
             told: Some(told),
         };
-        match self.by_cookie.get(&event.cookie) {
-            Some(known) if *known.process == process => Arc::clone(&known.process),
-            _ => Arc::new(process),
-        }
+        let last = self.by_cookie.get(&event.cookie).and_then(|known| known.uses.last());
+        let same = last.filter(|last| last.is(&process) && last.name == process.name);
+        same.map_or_else(|| Arc::new(process), Arc::clone)
     }
 
     /// The addresses of a socket of this namespace, if it has any yet.
@@ -373,7 +442,7 @@ fn ip(version: u8, address: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use flowmeter_common::owner::USED;
+    use flowmeter_common::owner::SENT;
     use flowmeter_common::packet::ipv4_address;
 
     use super::*;
@@ -398,13 +467,15 @@ mod tests {
             remote_port: THEM.1,
             protocol: UDP,
             ip_version: 4,
-            ..event(USED, cookie, time_ns, pid)
+            ..event(SENT, cookie, time_ns, pid)
         }
     }
 
     fn pid(hooked: &mut Hooked, cookie: u64, first_ns: u64, last_ns: u64) -> Option<u32> {
         let conversation = Conversation { protocol: UDP, src: US, dst: THEM };
-        Some(hooked.owners(&conversation, [cookie, 0], first_ns, last_ns).src?.pid)
+        let sender = Sender { cookie, first_ns, last_ns };
+        let senders = [sender, Sender::default()];
+        Some(hooked.owners(&conversation, senders, first_ns, last_ns).src?.pid)
     }
 
     fn hooked(max_entries: usize) -> Hooked {
@@ -530,7 +601,7 @@ mod tests {
         for round in 0..50 {
             let at = base + (round + 1) * S;
             for cookie in in_use() {
-                hooked.event(&event(USED, cookie, at, 5000 + (cookie + round) as u32));
+                hooked.event(&event(SENT, cookie, at, 5000 + (cookie + round) as u32));
             }
             let cookie = 1000 + round;
             hooked.event(&event(CREATED, cookie, at, cookie as u32));
@@ -539,8 +610,51 @@ mod tests {
         let counters = hooked.counters();
         assert_eq!((counters.entries, counters.evicted_open), (MAX, 50));
         for cookie in in_use() {
-            let user = pid(&mut hooked, cookie, base, base + 50 * S);
+            let user = pid(&mut hooked, cookie, base + 50 * S, base + 50 * S);
             assert_eq!(user, Some(5000 + cookie as u32 + 49));
         }
+    }
+
+    #[test]
+    fn changes_of_users_are_bounded_and_what_is_forgotten_is_none() {
+        const MAX: u64 = 100;
+        let (mut hooked, base) = (hooked(MAX as usize), base());
+        for change in 0..10 * MAX {
+            hooked.event(&used(1, base + change * S / 20, 100 + change as u32 % 2));
+        }
+        assert_eq!(hooked.changes.len(), MAX as usize);
+        assert_eq!(hooked.counters().uses_evicted, 9 * MAX - 1);
+        assert_eq!(pid(&mut hooked, 1, base, base + S / 20), None, "either may have");
+        assert_eq!(hooked.counters().ambiguous, 1);
+        let last = base + (10 * MAX - 1) * S / 20;
+        assert_eq!(pid(&mut hooked, 1, last, last), Some(101));
+        assert_eq!(pid(&mut hooked, 1, last - S / 40, last - S / 40), Some(100));
+    }
+
+    #[test]
+    fn programs_and_pids_of_one_tick_are_told_apart() {
+        let (mut hooked, base) = (hooked(10), base());
+        let started = |at: u64, start_ns, exec_id| OwnerEvent {
+            start_ns,
+            exec_id,
+            name: [b'a' + at as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ..used(1, base + at * S, 100)
+        };
+        hooked.event(&started(1, 5000, 1));
+        hooked.event(&started(2, 5000, 2));
+        hooked.event(&started(3, 5001, 2));
+        let conversation = Conversation { protocol: UDP, src: US, dst: THEM };
+        let mut at = |from: u64, to: u64| {
+            let sender = Sender { cookie: 1, first_ns: base + from * S, last_ns: base + to * S };
+            let owners = hooked.owners(&conversation, [sender, Sender::default()], 0, 0);
+            let owner = owners.src.expect("it is known");
+            (owner.name, owner.shared)
+        };
+        assert_eq!(at(1, 1), ("b".to_owned(), None));
+        assert_eq!(at(2, 2), ("c".to_owned(), None));
+        assert_eq!(at(4, 5), ("d".to_owned(), None));
+        let (users, others) =
+            ("first of 3".to_owned(), vec!["100 c".to_owned(), "100 d".to_owned()]);
+        assert_eq!(at(1, 5), ("b".to_owned(), Some(Shared { users, others })));
     }
 }

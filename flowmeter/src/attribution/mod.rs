@@ -17,7 +17,7 @@ use std::sync::Arc;
 use flowmeter_common::owner::Ids;
 use thiserror::Error;
 
-pub use self::hooked::{Hooked, HookedCounters};
+pub use self::hooked::{Hooked, HookedCounters, Sender};
 pub use self::peers::{Peer, Peers};
 pub use self::poller::{Counters as PollerCounters, Options, Poller};
 pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
@@ -37,6 +37,7 @@ pub mod profile;
 mod procfs;
 mod sockets;
 mod table;
+mod uses;
 
 /// A process, as the owner of one end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Owner {
     pub ids: Ids,
     /// The name of its effective user.
     pub user: Option<Arc<str>>,
+    /// Those that used the socket in the flow after it; `None` if nobody did.
+    pub shared: Option<Shared>,
     /// What is known of it and of its program.
     pub profile: Option<Arc<Profile>>,
 }
@@ -71,9 +74,21 @@ impl Owner {
     }
 }
 
+/// Other programs that used a flow's socket in the flow. They may have, that is: a program that
+/// has used a socket may go on to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Which of how many the owner is: `first of 2`.
+    pub users: String,
+    /// Pid and name of the first of the others.
+    pub others: Vec<String>,
+}
+
 /// What the kernel tells of a process that uses a socket, in the process's own context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
+    /// When it was told; ns since the epoch. Then it ran the program.
+    pub time_ns: u64,
     /// When it started; ns since boot. With the pid this is one process's alone.
     pub start_ns: u64,
     /// Which of its programs it ran, see [`flowmeter_common::owner::OwnerEvent::exec_id`]; 0 if unknown.

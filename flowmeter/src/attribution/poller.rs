@@ -271,6 +271,7 @@ mod tests {
             told: None,
             ids: Ids::default(),
             user: None,
+            shared: None,
             profile: None,
         }
     }

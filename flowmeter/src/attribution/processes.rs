@@ -36,13 +36,25 @@ impl Process {
             ids: self.told.as_ref().map_or(Ids::default(), |told| told.ids),
             told: self.told.clone(),
             user: None,
+            shared: None,
             profile: None,
         }
     }
 
-    /// Are both the same process, whatever it calls itself?
+    /// Are both the same process, with the same program if that is known, whatever it calls itself?
     pub(super) fn is(&self, other: &Self) -> bool {
         (self.pid, self.start_ticks) == (other.pid, other.start_ticks)
+            && match (&self.told, &other.told) {
+                (Some(a), Some(b)) => (a.start_ns, a.exec_id) == (b.start_ns, b.exec_id),
+                _ => true,
+            }
+    }
+
+    /// What no other program of any process has, of those that are known in the same way.
+    pub(super) fn id(&self) -> (u32, u64, u64) {
+        let told = self.told.as_ref().map(|told| (told.start_ns, told.exec_id));
+        let (start, exec_id) = told.unwrap_or((self.start_ticks, 0));
+        (self.pid, start, exec_id)
     }
 }
 

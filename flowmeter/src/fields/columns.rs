@@ -12,7 +12,7 @@ use flowmeter_common::tunnel;
 use super::sequence::{Sequence, Told};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
-use crate::attribution::{Owner, Peer, Profile};
+use crate::attribution::{Owner, Peer, Profile, Shared};
 use crate::dissect::{Details, Fingerprints, Layer7};
 use crate::record::Side::{Both, Dst2Src, Src2Dst};
 use crate::record::{Moments, end_reason, expiration_id};
@@ -771,6 +771,10 @@ pub static COLUMNS: &[&[Column]] = &[
     &[
         column!("attribution_method", Owners, Text, "", "How the process at the local end was found: socket if the kernel told when it used its socket, procfs if a poll saw the socket, none if it is not known.",
             |r| Value::Str(r.flow.local_owner().map_or("none", |o| o.method.as_str()))),
+        column!("attribution_shared", Owners, Text, "", "Of the process at the local end, if several programs used its socket in the flow: first, which is the one shown, of how many, as in first of 2. Null if it alone did.",
+            |r| shared(r).map_or(Value::Null, |shared| Value::Str(&shared.users))),
+        column!("attribution_others", Owners, TextList, "", "Pid and name of those others, the first 8. Null if there are none.",
+            |r| shared(r).map_or(Value::Null, |shared| Value::Texts(&shared.others))),
         column!("attribution_origin", Owners, Text, "", "What is known of a flow without a process: kernel if the kernel itself answered, forwarded if this host sent packets of others, unknown. Null for flows with one.",
             |r| r.flow.origin().map_or(Value::Null, |origin| Value::Str(origin.as_str()))),
         peer!("peer_netns", Unsigned, "number of that namespace, as `lsns` shows it", |peer| Value::U64(peer.netns)),
@@ -839,6 +843,10 @@ fn process<'a>(
     get: fn(&'a Owner, &'a Profile) -> Value<'a>,
 ) -> Value<'a> {
     owner.and_then(|o| Some(get(o, o.profile.as_deref()?))).unwrap_or(Value::Null)
+}
+
+fn shared<'a>(r: &Row<'a>) -> Option<&'a Shared> {
+    r.flow.local_owner()?.shared.as_ref()
 }
 
 fn text(text: Option<&str>) -> Value<'_> {

@@ -7,6 +7,7 @@ mod fragments;
 mod namespaces;
 mod overload;
 mod programs;
+mod shared;
 
 use std::collections::HashMap;
 use std::fs;
@@ -423,6 +424,37 @@ fn raw_sockets_have_processes() -> Result<()> {
     ensure!(near["src_process_name"] == "ping", "{near:#}");
     // The kernel answers.
     ensure!(far["dst_process_pid"].is_null() && far["src_process_pid"].is_null(), "{far:#}");
+    Ok(())
+}
+
+/// Both hosts ask each other, so that each answers first and asks later in one flow.
+#[test]
+fn the_kernels_answers_do_not_take_a_flow_from_who_asks() -> Result<()> {
+    if !root::available("the_kernels_answers_do_not_take_a_flow_from_who_asks")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let near = Meter::start(&link.near, &options(&[]))?;
+    for (host, address) in [
+        (&link.far, "10.9.0.1"),
+        (&link.near, "10.9.0.2"),
+        (&link.far, "fd09::1"),
+        (&link.near, "fd09::2"),
+    ] {
+        host.run("ping", &["-c", "2", "-i", "0.2", address])?;
+    }
+    let near = near.stop()?;
+    for (address, other) in [("10.9.0.1", "10.9.0.2"), ("fd09::1", "fd09::2")] {
+        let is_between = |f: &Value, a, b| f["src_ip"] == a && f["dst_ip"] == b;
+        let flow = near.the(|f| is_between(f, address, other) || is_between(f, other, address))?;
+        ensure!(number(flow, "bidirectional_packets") >= 8, "{flow:#}");
+        // Neighbours may have looked for each other first, either way.
+        let (ours, theirs) =
+            if flow["src_ip"] == address { ("src", "dst") } else { ("dst", "src") };
+        let is_right = flow[format!("{ours}_process_name")] == "ping"
+            && flow[format!("{theirs}_process_pid")].is_null();
+        ensure!(is_right, "{flow:#}");
+    }
     Ok(())
 }
 

@@ -85,7 +85,7 @@ impl Heard {
         Self {
             key: ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks },
             exec_id: told.map_or(0, |told| told.exec_id),
-            time_ns,
+            time_ns: told.map_or(time_ns, |told| told.time_ns),
             cgroup: told.map_or(0, |told| told.cgroup),
             parent: told.map_or(0, |told| told.parent),
         }

@@ -118,6 +118,15 @@ const USES: [Place; 2] = [
     ),
 ];
 
+/// Where a use begins that the tracepoints tell of when the packet has left. What stands in for those
+/// is there before.
+const BEGINNINGS: [Place; 4] = [
+    Place::cgroup("flowmeter_sends4", "cgroup/sendmsg4", &[]),
+    Place::cgroup("flowmeter_sends6", "cgroup/sendmsg6", &[]),
+    Place::cgroup("flowmeter_connect4", "cgroup/connect4", &[]),
+    Place::cgroup("flowmeter_connect6", "cgroup/connect6", &[]),
+];
+
 /// The hooks at sockets.
 #[derive(Default)]
 pub(super) struct SocketHooks {
@@ -132,6 +141,10 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> SocketHooks {
     let mut all = targets.attach_all(ebpf, &PLACES);
     let uses = targets.attach_all(ebpf, &USES);
     let uses_are_told = uses.iter().all(SocketHook::works);
+    let [send, _] = &USES;
+    if uses.iter().any(|hook| hook.name == send.name && hook.works()) {
+        all.extend(targets.attach_all(ebpf, &BEGINNINGS));
+    }
     all.extend(uses);
     SocketHooks { all, uses_are_told }
 }
