@@ -1,11 +1,12 @@
 # Somebody else's tc program, which returns one verdict for every packet.
 # Arguments: interface; ingress or egress; before or after all others (tcx), or a priority (clsact);
 # verdict; how many of them. Holds them until standard input ends; a filter of clsact stays.
-import ctypes, os, resource, socket, struct, sys
+import contextlib, ctypes, os, resource, socket, struct, sys
 
 interface, hook, place, verdict, count = sys.argv[1:6]
-# Before Linux 5.11 programs are locked memory.
-resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+# Before Linux 5.11 programs are locked memory. Since then nobody need be allowed to have more of it.
+with contextlib.suppress(ValueError):
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 index = socket.if_nametoindex(interface)
 libc = ctypes.CDLL(None, use_errno=True)
 BPF = {'x86_64': 321, 'aarch64': 280}[os.uname().machine]
