@@ -36,6 +36,7 @@ mod processes;
 pub mod profile;
 mod procfs;
 mod sockets;
+mod started;
 mod table;
 mod uses;
 

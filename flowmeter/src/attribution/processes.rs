@@ -10,6 +10,7 @@ use flowmeter_common::owner::Ids;
 use procfs::FromRead as _;
 use procfs::process::{Stat, StatFlags};
 
+use super::started::started;
 use super::{Error, Method, Owner, Told};
 
 /// A process, told from later ones with the same pid by its start.
@@ -91,7 +92,7 @@ impl Processes {
         let is_kernels = StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD);
         (!is_kernels && !matches!(stat.state, 'Z' | 'X')).then_some(Process {
             pid,
-            start_ticks: stat.starttime,
+            start_ticks: started(&stat),
             name: stat.comm,
             told: None,
         })

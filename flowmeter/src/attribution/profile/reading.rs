@@ -12,6 +12,7 @@ use procfs::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 
 use super::executable::Executable;
 use super::{ProcessKey, name};
+use crate::attribution::started::started;
 
 /// What procfs told of a process and the program that it ran.
 pub struct Reading {
@@ -39,7 +40,7 @@ impl Reading {
         // What is read by the handle is of no other process that gets its number later.
         let process = Process::new_with_root(folder.clone()).ok()?;
         let before = process.stat().ok()?;
-        if before.starttime != key.start_ticks {
+        if started(&before) != key.start_ticks {
             return None;
         }
         let executable = Executable::read(&folder).unwrap_or_default();
@@ -78,10 +79,11 @@ fn is_same(before: &Stat, after: &Stat) -> bool {
 /// whoever has its number since has started later.
 pub fn parent(root: &Path, pid: u32, latest_ticks: u64) -> Option<(ProcessKey, String)> {
     let process = Process::new_with_root(root.join(pid.to_string())).ok()?;
-    let stat = process.stat().ok().filter(|stat| stat.starttime <= latest_ticks)?;
+    let stat = process.stat().ok().filter(|stat| started(stat) <= latest_ticks)?;
+    let key = ProcessKey { pid, start_ticks: started(&stat) };
     let first = name::first(&arguments(&process, LEAST));
     let name = name::whole(&stat.comm, first.as_deref()).unwrap_or(stat.comm);
-    Some((ProcessKey { pid, start_ticks: stat.starttime }, name))
+    Some((key, name))
 }
 
 /// The first bytes of a process's arguments. Not as the crate gives them: all of them, however many,
