@@ -152,9 +152,8 @@ pub fn flowmeter_send(ctx: BtfTracePointContext) -> i32 {
 /// A process has received by a socket.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn flowmeter_receive(ctx: BtfTracePointContext) -> i32 {
-    let kind = if ctx.arg::<i32>(2) & MSG_PEEK != 0 { HELD } else { RECEIVED };
     // SAFETY: the argument is a socket that the kernel holds.
-    unsafe { owner::used(ctx.arg(0), kind) };
+    unsafe { owner::used(ctx.arg(0), received(ctx.arg(2))) };
     0
 }
 
@@ -174,11 +173,19 @@ pub fn flowmeter_send6(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// A process sends pages by a socket: `sendfile` and `splice`. Before Linux 6.5.
+#[fentry(function = "inet_sendpage")]
+pub fn flowmeter_send_page(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0), BEGUN) };
+    0
+}
+
 /// A process receives by a socket of IPv4. Before Linux 6.3.
 #[fentry(function = "inet_recvmsg")]
 pub fn flowmeter_receive4(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
-    unsafe { owner::entered(ctx.arg(0), RECEIVED) };
+    unsafe { owner::entered(ctx.arg(0), received(ctx.arg(3))) };
     0
 }
 
@@ -186,8 +193,30 @@ pub fn flowmeter_receive4(ctx: FEntryContext) -> i32 {
 #[fentry(function = "inet6_recvmsg")]
 pub fn flowmeter_receive6(ctx: FEntryContext) -> i32 {
     // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::entered(ctx.arg(0), received(ctx.arg(3))) };
+    0
+}
+
+/// A process has the kernel move what has come over TCP to a pipe, which it may do without ever
+/// receiving.
+#[fentry(function = "tcp_splice_read")]
+pub fn flowmeter_splice(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
+    unsafe { owner::used(owner::sock_of(ctx.arg(0)), RECEIVED) };
+    0
+}
+
+/// As [`flowmeter_splice`], before Linux 6.3.
+#[fentry(function = "tcp_splice_read")]
+pub fn flowmeter_receive_page(ctx: FEntryContext) -> i32 {
+    // SAFETY: the argument is a `struct socket` that the kernel holds.
     unsafe { owner::entered(ctx.arg(0), RECEIVED) };
     0
+}
+
+/// What a process does that receives with these flags.
+fn received(flags: i32) -> u8 {
+    if flags & MSG_PEEK != 0 { HELD } else { RECEIVED }
 }
 
 /// A connection has come about. Before Linux 6.3.

@@ -251,6 +251,8 @@ globals! {
     SOCK_NET: u32 = 48;
     SOCK_COOKIE: u32 = 88;
     SOCK_PROTOCOL: u32 = 0;
+    /// 1 if the kernel tells which MPTCP socket has a way of it as one of its own.
+    KNOWS_MPTCP: u32 = 0;
 }
 
 /// The settings. Each is a constant to the verifier, which removes what is off.

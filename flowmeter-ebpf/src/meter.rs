@@ -63,8 +63,12 @@ pub fn meter<F: Frame>(frame: &F) -> Option<()> {
     }
     // What else the scratch says of a flow may be the packet's before, unless this names it.
     let to_do = flowmeter_update();
-    if F::HOOK == 1 && ATTRIBUTE.load() != 0 && to_do & OWN != 0 {
-        scratch.cookie = frame.cookie();
+    if F::HOOK == 1
+        && ATTRIBUTE.load() != 0
+        && to_do & OWN != 0
+        && let Some(cookie) = frame.cookie()
+    {
+        scratch.cookie = cookie;
         flowmeter_own();
     }
     if to_do & BEGUN != 0 {

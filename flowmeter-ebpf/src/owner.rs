@@ -239,7 +239,7 @@ pub unsafe fn connects(ctx: *mut bpf_sock_addr) {
 #[inline(always)]
 pub unsafe fn entered(socket: *mut c_void, kind: u8) {
     // SAFETY: the caller vouches for `socket`.
-    let sock: *mut c_void = unsafe { field(socket, SOCKET_SOCK.load()) };
+    let sock = unsafe { sock_of(socket) };
     // SAFETY: has no preconditions.
     let task = unsafe { bpf_get_current_task() } as *const c_void;
     // SAFETY: has no preconditions. When it started would be three calls more.
@@ -248,7 +248,10 @@ pub unsafe fn entered(socket: *mut c_void, kind: u8) {
     // SAFETY: as above. Those that a process makes have a cookie by then, as `created` asks for it,
     // and so have connections, see `connected`. Programs here cannot ask before Linux 5.12.
     let cookie: u64 = unsafe { field(sock, SOCK_COOKIE.load()) };
-    if cookie == 0 || users::is_last(cookie, user) {
+    if cookie == 0
+        || users::is_last(cookie, user)
+        || kind == HELD && users::is_last(cookie, user.holding())
+    {
         return;
     }
     // SAFETY: as above.
@@ -257,6 +260,16 @@ pub unsafe fn entered(socket: *mut c_void, kind: u8) {
         // SAFETY: as above.
         unsafe { tell_use(sock, cookie, family, kind, user) };
     }
+}
+
+/// The `struct sock` of a `struct socket`.
+///
+/// # Safety
+/// `socket` must be one that the kernel has handed to a tracing program.
+#[inline(always)]
+pub unsafe fn sock_of(socket: *const c_void) -> *mut c_void {
+    // SAFETY: the caller vouches for it.
+    unsafe { field(socket, SOCKET_SOCK.load()) }
 }
 
 /// A connection has come about, in no process's context: its socket gets a cookie.

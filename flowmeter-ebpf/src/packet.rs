@@ -1,15 +1,19 @@
 //! How do the programs reach the bytes of a packet?
 
 use core::arch::asm;
+use core::ptr::null_mut;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skb_load_bytes, bpf_xdp_get_buff_len,
-    bpf_xdp_load_bytes,
+    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skb_load_bytes, bpf_skc_to_mptcp_sock,
+    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flowmeter_common::bytes::{MAX_HEADERS, PacketBytes};
 use flowmeter_common::segment::Offload;
+
+use crate::maps::{KNOWS_MPTCP, SOCK_COOKIE};
+use crate::owner;
 
 /// A packet at one of the hooks.
 pub trait Frame {
@@ -33,8 +37,8 @@ pub trait Frame {
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool;
     /// The tag control field of a VLAN tag that is kept beside the packet.
     fn tag(&self) -> Option<u16>;
-    /// The cookie of the socket that sends it; 0 if there is none.
-    fn cookie(&self) -> u64;
+    /// The cookie of the socket that sends it; 0 if there is no socket, none if it has no cookie yet.
+    fn cookie(&self) -> Option<u64>;
     /// How the packet is segmented on the wire, if it is a super-packet.
     fn offload(&self) -> Option<Offload>;
 }
@@ -88,8 +92,8 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn cookie(&self) -> u64 {
-        0
+    fn cookie(&self) -> Option<u64> {
+        Some(0)
     }
 
     #[inline(always)]
@@ -153,8 +157,8 @@ impl Frame for LinearXdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn cookie(&self) -> u64 {
-        0
+    fn cookie(&self) -> Option<u64> {
+        Some(0)
     }
 
     #[inline(always)]
@@ -213,9 +217,20 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
     }
 
     #[inline(always)]
-    fn cookie(&self) -> u64 {
+    fn cookie(&self) -> Option<u64> {
         // SAFETY: the context is the kernel's and valid while the program runs.
-        unsafe { bpf_get_socket_cookie(self.0.as_ptr()) }
+        unsafe {
+            if KNOWS_MPTCP.load() != 0 {
+                let sk = (*self.0.skb.skb).__bindgen_anon_2.sk;
+                // Its ways are sockets that no process has: the one that a process has leads them.
+                let leader = if sk.is_null() { null_mut() } else { bpf_skc_to_mptcp_sock(sk.cast()) };
+                if !leader.is_null() {
+                    let cookie = owner::field(leader.cast(), SOCK_COOKIE.load());
+                    return (cookie != 0).then_some(cookie);
+                }
+            }
+            Some(bpf_get_socket_cookie(self.0.as_ptr()))
+        }
     }
 
     #[inline(always)]

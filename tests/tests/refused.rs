@@ -191,9 +191,11 @@ fn without_word_of_its_use_a_socket_is_not_its_binders() -> Result<()> {
     if !root::available(test)? {
         return Ok(());
     }
-    let uses = ["send", "receive", "send4", "send6", "receive4", "receive6"];
-    let uses = uses.map(|name| format!("flowmeter_{name}"));
-    let damaged = Damaged::new(test, &uses.each_ref().map(String::as_str))?;
+    let (first, rest) = (["send", "receive"], ["send4", "send6", "send_page"]);
+    let uses = [&first[..], &rest, &["receive4", "receive6", "receive_page"]].concat();
+    let uses: Vec<_> = uses.iter().map(|name| format!("flowmeter_{name}")).collect();
+    let uses: Vec<_> = uses.iter().map(String::as_str).collect();
+    let damaged = Damaged::new(test, &uses)?;
     let link = Link::new()?;
     let args = ["--system-visibility-mode", "1", "--system-visibility-poll-ms", "3600000", WIRE];
     let meter = damaged.start(&link.near, &args)?;

@@ -77,6 +77,9 @@ enum Task {
         /// Write their columns of xtask/verified.txt anew.
         #[arg(long)]
         update: bool,
+        /// Run only the tests with this in their names, as in `attribution::hands`.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
     },
     /// Check the rules of ARCHITECTURE.md that the compiler does not.
     Tidy,
@@ -127,7 +130,7 @@ fn main() -> ExitCode {
         }
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
-        Task::Vm { kernel, update } => vm(&kernel, update),
+        Task::Vm { kernel, update, only } => vm(&kernel, update, &only),
         Task::Tidy => tidy::tidy(),
         Task::Fuzz { target, minutes, captures } => {
             fuzz::fuzz(target.as_deref(), minutes, captures)
@@ -147,12 +150,12 @@ fn main() -> ExitCode {
 }
 
 /// Sets up, builds, and tries the kernels of these names.
-fn vm(names: &[String], update: bool) -> anyhow::Result<()> {
+fn vm(names: &[String], update: bool, only: &str) -> anyhow::Result<()> {
     let kernels = vm::kernels::named(names)?;
     let toolchain = setup::setup(Purpose::Test)?;
     ebpf::build(&toolchain)?;
     let verified = if update { vm::Verified::Update } else { vm::Verified::Compare };
-    let (sum, verdict) = vm::run(&kernels, verified, vm::Missing::Report)?;
+    let (sum, verdict) = vm::run(&kernels, verified, vm::Missing::Report, only)?;
     println!("{} passed, {} failed", sum.passed, sum.failed);
     verdict
 }

@@ -88,7 +88,7 @@ fn other_kernels(sum: &mut Sum) -> Result<()> {
     let must = is_set("CI") || is_set("FLOWMETER_REQUIRE_ROOT");
     let missing = if must { vm::Missing::Fail } else { vm::Missing::Report };
     let kernels = kernels::named(&kernels::ALWAYS)?;
-    let (others, verdict) = vm::run(&kernels, vm::Verified::Compare, missing)?;
+    let (others, verdict) = vm::run(&kernels, vm::Verified::Compare, missing, "")?;
     sum.include(&others);
     verdict
 }

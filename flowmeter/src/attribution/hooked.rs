@@ -180,7 +180,7 @@ impl Hooked {
         let key = self.key(event);
         if let Some(known) = self.by_cookie.get_mut(&event.cookie) {
             known.is_fresh = true;
-            let is_one_more = known.uses.add(event.time_ns, event.kind, Arc::clone(&process));
+            let is_one_more = known.uses.add(event, Arc::clone(&process));
             // Whoever has it in hand may yet not use it.
             let is_held = event.kind == HELD;
             let is_same = known.process.is(&process) && (key.is_none() || known.key == key);
@@ -204,7 +204,7 @@ impl Hooked {
                 self.forget_one();
             }
             let process = Arc::clone(&process);
-            let uses = Uses::new(event.time_ns, event.kind, Arc::clone(&process));
+            let uses = Uses::new(event, Arc::clone(&process));
             let known = Known { process, uses, is_fresh: false, key, closed_ns: None };
             self.by_cookie.insert(event.cookie, known);
             self.open(event.cookie);

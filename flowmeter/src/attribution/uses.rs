@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use flowmeter_common::owner::{BEGUN, RECEIVED, SENT};
+use flowmeter_common::owner::{BEGUN, OwnerEvent, RECEIVED, SENT};
+use flowmeter_common::packet::Address;
 use hashbrown::HashSet;
 
 use super::processes::Process;
@@ -26,6 +27,8 @@ struct Use {
     /// When it told that the program uses it; the same for one that only holds it.
     used_ns: u64,
     how: How,
+    /// When it told so, the socket had a peer, so all that is sent by it is of one flow.
+    has_peer: bool,
     process: Arc<Process>,
 }
 
@@ -63,9 +66,9 @@ pub(super) enum Users<'a> {
 
 impl Uses {
     /// The first program that had it.
-    pub(super) fn new(time_ns: u64, kind: u8, process: Arc<Process>) -> Self {
+    pub(super) fn new(event: &OwnerEvent, process: Arc<Process>) -> Self {
         let mut uses = VecDeque::with_capacity(1);
-        uses.push_back(Use { time_ns, used_ns: time_ns, how: How::of(kind), process });
+        uses.push_back(Use::new(event, process));
         Self { uses, is_cut: false }
     }
 
@@ -75,8 +78,8 @@ impl Uses {
     }
 
     /// Takes in a use; true if there is one more in memory for it.
-    pub(super) fn add(&mut self, time_ns: u64, kind: u8, process: Arc<Process>) -> bool {
-        let how = How::of(kind);
+    pub(super) fn add(&mut self, event: &OwnerEvent, process: Arc<Process>) -> bool {
+        let (time_ns, how) = (event.time_ns, How::of(event.kind));
         // Events of several CPUs may change places.
         let at = self.uses.partition_point(|before| before.time_ns <= time_ns);
         if let Some(before) = at.checked_sub(1).and_then(|before| self.uses.get_mut(before))
@@ -90,7 +93,7 @@ impl Uses {
             before.how = before.how.max(how);
             return false;
         }
-        self.uses.insert(at, Use { time_ns, used_ns: time_ns, how, process });
+        self.uses.insert(at, Use::new(event, process));
         true
     }
 
@@ -122,6 +125,7 @@ impl Uses {
         }
         let mut users: Vec<&Use> = carried.into_iter().collect();
         users.extend(self.uses.range(begins..ends).filter(is_use));
+        let soon = last_ns.saturating_add(LAG_NS);
         // Told of after the packet that it sent, which is not of one told of just now.
         let is_old = carried.is_none_or(|before| before.used_ns.saturating_add(LAG_NS) < first_ns);
         let late = self.uses.range(begins..).find(is_use).filter(|next| {
@@ -130,8 +134,10 @@ impl Uses {
         if let Some(late) = late {
             users.insert(0, late);
         }
+        // Told of after the last packet: it has sent one, and there is none later.
+        let sent = |next: &&Use| next.how == How::Sent && next.has_peer && next.time_ns <= soon;
+        users.extend(self.uses.range(ends..).take_while(sent));
         if users.is_empty() {
-            let soon = last_ns.saturating_add(LAG_NS);
             let soon = self
                 .uses
                 .range(ends..)
@@ -149,6 +155,14 @@ impl Uses {
             }
         }
         Users::Known { first: &first.process, more: seen.len() - 1, others }
+    }
+}
+
+impl Use {
+    fn new(event: &OwnerEvent, process: Arc<Process>) -> Self {
+        let OwnerEvent { time_ns, kind, remote, .. } = *event;
+        let has_peer = remote != Address::default();
+        Self { time_ns, used_ns: time_ns, how: How::of(kind), has_peer, process }
     }
 }
 
@@ -178,9 +192,13 @@ mod tests {
     fn uses(told: &[(u64, u8, u32)]) -> Uses {
         let mut uses = Uses::default();
         for (at, kind, pid) in told {
-            uses.add(at * MS, *kind, process(*pid));
+            uses.add(&event(at * MS, *kind), process(*pid));
         }
         uses
+    }
+
+    fn event(time_ns: u64, kind: u8) -> OwnerEvent {
+        OwnerEvent { time_ns, kind, ..OwnerEvent::default() }
     }
 
     /// The first user and the others, by pid.
@@ -232,6 +250,21 @@ mod tests {
     }
 
     #[test]
+    fn who_sent_the_last_packet_to_the_only_peer_is_told_of_after_it() {
+        let connected = |kind| OwnerEvent { remote: [1, 0], ..event(1000 * MS, kind) };
+        let of_two = |second: &OwnerEvent| {
+            let mut uses = uses(&[(10, BEGUN, 1)]);
+            uses.add(second, process(2));
+            during(&uses, 11, 999)
+        };
+        assert_eq!(of_two(&connected(SENT)), (1, vec![2]));
+        assert_eq!(of_two(&event(1000 * MS, SENT)), (1, vec![]), "it may be to another peer");
+        assert_eq!(of_two(&connected(BEGUN)), (1, vec![]), "told before the packet");
+        let late = OwnerEvent { time_ns: 1100 * MS, ..connected(SENT) };
+        assert_eq!(of_two(&late), (1, vec![]), "that was another flow of the same peer");
+    }
+
+    #[test]
     fn events_that_changed_places_are_put_in_order() {
         let uses = uses(&[(10, BEGUN, 1), (30, BEGUN, 3), (20, BEGUN, 2)]);
         assert_eq!(during(&uses, 25, 25), (2, vec![]));
@@ -251,7 +284,7 @@ mod tests {
     fn a_program_that_uses_it_again_takes_no_memory() {
         let mut uses = uses(&[(10, CREATED, 1)]);
         for at in 0..100 {
-            assert!(!uses.add((20 + at) * MS, SENT, process(1)));
+            assert!(!uses.add(&event((20 + at) * MS, SENT), process(1)));
         }
         assert_eq!(uses.uses.len(), 1);
     }

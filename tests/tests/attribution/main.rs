@@ -4,6 +4,7 @@
 
 mod containers;
 mod fragments;
+mod hands;
 mod namespaces;
 mod overload;
 mod programs;

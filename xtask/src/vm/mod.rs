@@ -50,9 +50,15 @@ pub enum Missing {
     Fail,
 }
 
-/// Tries everything on the kernels, one after the other. The second value says whether all is well.
-pub fn run(kernels: &[Kernel], verified: Verified, missing: Missing) -> Result<(Sum, Result<()>)> {
-    let steps = steps::plan(verified == Verified::Update)?;
+/// Tries everything on the kernels, one after the other, or of the tests those in whose name is
+/// `only`. The second value says whether all is well.
+pub fn run(
+    kernels: &[Kernel],
+    verified: Verified,
+    missing: Missing,
+    only: &str,
+) -> Result<(Sum, Result<()>)> {
+    let steps = steps::plan(verified == Verified::Update, only)?;
     let mut outcomes = Vec::new();
     for kernel in kernels {
         let outcome = match packages::fetch(kernel, &target_dir().join("vm")) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::run::target_dir;
@@ -55,6 +55,9 @@ const TESTS: [(&str, &[&str]); 4] = [
             "containers::containers_are_known_by_their_cgroups",
             "namespaces::sockets_stay_where_they_were_made",
             "fragments::fragments_that_are_passed_on_do_not_make_others_so",
+            "shared::who_only_peeks_does_not_serve",
+            "hands::on_the_host",
+            "hands::all_ways_of_mptcp_are_of_who_has_its_socket",
         ],
     ),
     (
@@ -86,8 +89,8 @@ impl Step {
 }
 
 /// The steps, with what has been built: the programs, and the tests, which are built here if they
-/// are not.
-pub fn plan(update: bool) -> Result<Vec<Step>> {
+/// are not. Of the tests, those in whose name is `only`, as in `live::nothing_stays_attached`.
+pub fn plan(update: bool, only: &str) -> Result<Vec<Step>> {
     let built = |name: &str| target_dir().join("debug").join(name).display().to_string();
     let doctor = vec![built("flowmeter"), "doctor".into(), "--format=json".into()];
     let mut verify = vec![built("xtask"), "verify".into()];
@@ -97,13 +100,22 @@ pub fn plan(update: bool) -> Result<Vec<Step>> {
     let mut steps = vec![Step::new(DOCTOR, None, doctor), Step::new(VERIFY, None, verify)];
     let programs = test_programs()?;
     for (name, chosen) in TESTS {
+        let is_wanted = |test: &&&str| format!("{name}::{test}").contains(only);
+        let chosen: Vec<&str> = chosen.iter().filter(is_wanted).copied().collect();
+        if chosen.is_empty() {
+            continue;
+        }
         let program = programs.iter().find(|(target, _)| target == name);
         let (_, program) = program.with_context(|| format!("there is no test program `{name}`"))?;
         let mut command = vec![program.display().to_string()];
         command.extend(["--exact", "--show-output", "--color=never"].map(str::to_owned));
-        command.extend(chosen.iter().copied().map(str::to_owned));
+        command.extend(chosen.iter().map(|test| (*test).to_owned()));
         steps.push(Step::new(name, Some(chosen.len()), command));
     }
+    ensure!(
+        steps.iter().any(|step| step.tests.is_some()),
+        "no test of the list has `{only}` in its name"
+    );
     Ok(steps)
 }
 

@@ -61,6 +61,9 @@ const OPTIONAL: [(&str, &str, &[&str]); 20] = [
     ("NODE_ID", "kernfs_node", &["id"]),
 ];
 
+/// What the helper `bpf_skc_to_mptcp_sock` calls in the kernel.
+const MPTCP_LEADER: &str = "bpf_mptcp_sock_from_subflow";
+
 /// Finds them all; none if one is not there that must be.
 pub(super) fn offsets() -> Option<Offsets> {
     let types = Types::parse(fs::read("/sys/kernel/btf/vmlinux").ok()?)?;
@@ -69,6 +72,8 @@ pub(super) fn offsets() -> Option<Offsets> {
     };
     let mut offsets: Offsets = FIELDS.iter().map(find).collect::<Option<_>>()?;
     offsets.extend(OPTIONAL.iter().filter_map(find));
+    // Since Linux 5.19, with CONFIG_MPTCP. No offset: that it is there.
+    offsets.extend(types.named(kind::FUNC, MPTCP_LEADER).map(|_| ("KNOWS_MPTCP", 1)));
     Some(offsets)
 }
 
@@ -88,6 +93,7 @@ mod kind {
     pub const STRUCT: u32 = 4;
     pub const UNION: u32 = 5;
     pub const ENUM: u32 = 6;
+    pub const FUNC: u32 = 12;
     pub const FUNC_PROTO: u32 = 13;
     pub const VAR: u32 = 14;
     pub const DATASEC: u32 = 15;
@@ -142,8 +148,13 @@ impl Types {
     }
 
     fn structure(&self, name: &str) -> Option<usize> {
+        self.named(kind::STRUCT, name)
+    }
+
+    /// The first type of a kind and name.
+    fn named(&self, kind: u32, name: &str) -> Option<usize> {
         let is = |at: &usize| {
-            self.info(*at).is_some_and(|(kind, _)| kind == kind::STRUCT) && self.is_named(*at, name)
+            self.info(*at).is_some_and(|(of, _)| of == kind) && self.is_named(*at, name)
         };
         self.starts.iter().skip(1).copied().find(is)
     }

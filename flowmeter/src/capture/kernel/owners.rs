@@ -104,6 +104,7 @@ const USES: [Place; 2] = [
         &[
             Place::function("flowmeter_send4", "inet_sendmsg", "fentry/inet_sendmsg"),
             Place::function("flowmeter_send6", "inet6_sendmsg", "fentry/inet6_sendmsg"),
+            Place::function("flowmeter_send_page", "inet_sendpage", "fentry/inet_sendpage"),
             Place::cgroup("flowmeter_connection", "cgroup/sock_ops", &[]),
         ],
     ),
@@ -114,6 +115,7 @@ const USES: [Place; 2] = [
         &[
             Place::function("flowmeter_receive4", "inet_recvmsg", "fentry/inet_recvmsg"),
             Place::function("flowmeter_receive6", "inet6_recvmsg", "fentry/inet6_recvmsg"),
+            Place::function("flowmeter_receive_page", "tcp_splice_read", "fentry/tcp_splice_read"),
         ],
     ),
 ];
@@ -126,6 +128,10 @@ const BEGINNINGS: [Place; 4] = [
     Place::cgroup("flowmeter_connect4", "cgroup/connect4", &[]),
     Place::cgroup("flowmeter_connect6", "cgroup/connect6", &[]),
 ];
+
+/// Where a use is that the tracepoints do not tell of. Rare: where it cannot be had, nobody is warned.
+const RARE: [Place; 1] =
+    [Place::function("flowmeter_splice", "tcp_splice_read", "fentry/tcp_splice_read")];
 
 /// The hooks at sockets.
 #[derive(Default)]
@@ -144,6 +150,7 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> SocketHooks {
     let [send, _] = &USES;
     if uses.iter().any(|hook| hook.name == send.name && hook.works()) {
         all.extend(targets.attach_all(ebpf, &BEGINNINGS));
+        all.extend(targets.attach_all(ebpf, &RARE).into_iter().filter(SocketHook::works));
     }
     all.extend(uses);
     SocketHooks { all, uses_are_told }
