@@ -442,7 +442,7 @@ fn ip(version: u8, address: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use flowmeter_common::owner::SENT;
+    use flowmeter_common::owner::{BOUND, SENT};
     use flowmeter_common::packet::ipv4_address;
 
     use super::*;
@@ -575,6 +575,19 @@ mod tests {
         assert_eq!(pid(&mut hooked, 0, base + 5 * S, base + 6 * S), Some(300));
         hooked.event(&lost(event(RELEASED, 1, base + 6 * S, 300)));
         assert_eq!(pid(&mut hooked, 0, base + 5 * S, base + 6 * S), Some(300));
+    }
+
+    #[test]
+    fn a_listener_says_nothing_of_a_flow_in_which_events_were_lost() {
+        let (mut hooked, base) = (hooked(10), base());
+        let listens = OwnerEvent { remote: [0, 0], remote_port: 0, ..used(1, base + S, 100) };
+        hooked.event(&OwnerEvent { kind: BOUND, ..listens });
+        hooked.event(&event(CREATED, 2, base + 10 * S, 200));
+        hooked.event(&OwnerEvent { lost: 1, ..event(CREATED, 3, base + 12 * S, 200) });
+        let mut owner = |from: u64, to: u64| pid(&mut hooked, 0, base + from * S, base + to * S);
+        assert_eq!(owner(2, 5), Some(100));
+        assert_eq!(owner(2, 11), None, "a worker may have taken it, untold");
+        assert_eq!(owner(13, 14), None, "it may be another's by now");
     }
 
     #[test]

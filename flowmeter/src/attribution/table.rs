@@ -252,7 +252,10 @@ impl SocketTable {
         let candidates = self.entries.get(key)?;
         let known = |e: &Entry| e.known(&self.gaps);
         let possible = |e: &Entry| e.possible(key, &self.gaps);
-        let candidates = || candidates.iter().filter(|e| possible(e).meets(flow));
+        // Who has taken a connection of a listener's, or a datagram, is told of at any time until the
+        // flow has ended: its first packet may have been sent again and again.
+        let is_told = |e: &Entry| key.remote.is_some() || e.certain(&self.gaps) >= flow.to;
+        let candidates = || candidates.iter().filter(|e| possible(e).meets(flow) && is_told(e));
         let rank = |e: &Entry| (known(e).overlap(flow), possible(e).overlap(flow));
         let best = candidates().max_by_key(|e| (rank(e), e.serial))?;
         let Some(process) = &best.process else {
@@ -292,15 +295,20 @@ impl Entry {
         Span::new(self.first_seen, self.closed.map_or_else(open, |(last, _)| last))
     }
 
+    /// Until when all was told that became of it.
+    fn certain(&self, gaps: &Gaps) -> u64 {
+        gaps.certain_until(self.closed.map_or(self.first_seen, |(_, gone)| gone))
+    }
+
     /// When it may have been there, or packets of it on the way. Not after events were lost: it
     /// may have, but so may others.
     fn possible(&self, key: &Key, gaps: &Gaps) -> Span {
         let connection = key.protocol == TCP && key.remote.is_some();
         let linger = if connection { LINGER_NS } else { 0 };
-        let (proven, to) = self.closed.map_or((self.first_seen, u64::MAX), |(_, gone)| {
-            (gone, gone.saturating_add(SLACK_NS).saturating_add(linger))
-        });
-        Span::new(self.not_before.saturating_sub(SLACK_NS), to.min(gaps.certain_until(proven)))
+        let to = self
+            .closed
+            .map_or(u64::MAX, |(_, gone)| gone.saturating_add(SLACK_NS).saturating_add(linger));
+        Span::new(self.not_before.saturating_sub(SLACK_NS), to.min(self.certain(gaps)))
     }
 }
 
