@@ -127,10 +127,12 @@ impl Flow {
         self.end(self.record.initiator_is_high == 0, self.record.dst_mac)
     }
 
-    /// The owner of the local end: the initiator's where it is known, else the responder's. When
-    /// both ends are on this host, both are in [`Self::owners`].
+    /// The owner of the local end: the initiator's where it is known, else the responder's, and one
+    /// at the other end of the interface's cable only if no other is known. When both ends are on this
+    /// host, both are in [`Self::owners`].
     pub fn local_owner(&self) -> Option<&Owner> {
-        self.owners.src.as_ref().or(self.owners.dst.as_ref())
+        let both = || [&self.owners.src, &self.owners.dst].into_iter().flatten();
+        both().find(|owner| !owner.is_peers).or_else(|| both().next())
     }
 
     /// The owner of the initiator's end.
@@ -404,8 +406,11 @@ mod tests {
     use flowmeter_common::knobs::Knobs;
     use proptest::prelude::*;
 
+    use flowmeter_common::owner::Ids;
+
     use super::example::{flow, handshake, request, response};
     use super::*;
+    use crate::attribution::Method;
 
     const STATISTICS: Knobs = Knobs {
         statistics: true,
@@ -427,6 +432,36 @@ mod tests {
         let server = End { ip: [192, 0, 2, 7].into(), port: 443, mac: [2, 0, 0, 0xbb, 0, 1] };
         assert_eq!((there.src(), there.dst()), (client, server));
         assert_eq!((back.src(), back.dst()), (server, client));
+    }
+
+    #[test]
+    fn the_local_end_is_not_that_of_a_cables_other_end() {
+        let owner = |pid, is_peers| {
+            let (name, ids) = ("one".to_owned(), Ids::default());
+            let (method, start_ticks) = (Method::Socket, 1);
+            let (told, user, shared, profile) = (None, None, None, None);
+            Some(Owner {
+                pid,
+                name,
+                method,
+                start_ticks,
+                told,
+                ids,
+                user,
+                shared,
+                is_peers,
+                profile,
+            })
+        };
+        let mut flow = flow(&[(0, request([60, 46, 26, 6], 2))], &STATISTICS);
+        let mut local = |src, dst| {
+            flow.owners = Owners { src, dst };
+            flow.local_owner().map(|owner| owner.pid)
+        };
+        assert_eq!(local(owner(1, false), owner(2, false)), Some(1));
+        assert_eq!(local(owner(1, true), owner(2, false)), Some(2), "a container asks the host");
+        assert_eq!(local(owner(1, true), None), Some(1));
+        assert_eq!(local(None, None), None);
     }
 
     #[test]

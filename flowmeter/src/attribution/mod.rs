@@ -60,6 +60,8 @@ pub struct Owner {
     pub user: Option<Arc<str>>,
     /// Those that used the socket in the flow after it; `None` if nobody did.
     pub shared: Option<Shared>,
+    /// It is at the other end of the interface's cable, in a network namespace of its own.
+    pub is_peers: bool,
     /// What is known of it and of its program.
     pub profile: Option<Arc<Profile>>,
 }

@@ -111,7 +111,11 @@ impl Peers {
         let Some(peer) = self.of(interface) else { return Owners::default() };
         match self.known.get_mut(interface).and_then(|known| known.sockets.as_mut()) {
             Some((netns, hooked)) if *netns == peer.netns => {
-                hooked.owners_by_address(conversation, first_ns, last_ns)
+                let mut owners = hooked.owners_by_address(conversation, first_ns, last_ns);
+                for owner in [&mut owners.src, &mut owners.dst].into_iter().flatten() {
+                    owner.is_peers = true;
+                }
+                owners
             }
             _ => Owners::default(),
         }

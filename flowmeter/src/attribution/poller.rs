@@ -272,6 +272,7 @@ mod tests {
             ids: Ids::default(),
             user: None,
             shared: None,
+            is_peers: false,
             profile: None,
         }
     }

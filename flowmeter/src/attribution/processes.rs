@@ -38,6 +38,7 @@ impl Process {
             told: self.told.clone(),
             user: None,
             shared: None,
+            is_peers: false,
             profile: None,
         }
     }
