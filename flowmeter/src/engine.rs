@@ -15,6 +15,7 @@ use crate::attribution::Peers;
 use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::config::LivePlan;
+use crate::fields::Schema;
 use crate::health::{Books, Report};
 use crate::record::Flow;
 use crate::signals::Signals;
@@ -67,6 +68,7 @@ pub fn live(plan: &LivePlan, attached: Attached, signals: &Signals) -> Result<()
         annotator: Annotator::start(plan, ring, settled, peers, kernel.clock())?,
         interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
         sink,
+        schema: Arc::clone(&plan.schema),
         books: Books::default(),
         next_id: 0,
         max_nflows: plan.max_nflows.unwrap_or(u64::MAX),
@@ -154,6 +156,7 @@ struct Stages {
     annotator: Annotator,
     interfaces: Vec<Arc<str>>,
     sink: Box<dyn Sink>,
+    schema: Arc<Schema>,
     books: Books,
     next_id: u64,
     max_nflows: u64,
@@ -238,7 +241,8 @@ impl Stages {
     }
 
     fn report(&self, collector: &Collector) -> Result<Report, Error> {
-        Ok(Report::of(collector, &self.books, &self.annotator, self.sink.unwritten())?)
+        let log = (self.sink.unwritten(), self.schema.redacted());
+        Ok(Report::of(collector, &self.books, &self.annotator, log)?)
     }
 
     /// Writes what is left, also after an error: it may have passed.

@@ -58,6 +58,7 @@ pub struct Report {
     interfaces: Vec<(String, Vec<Hook>, Option<Traffic>)>,
     /// Lines still in memory.
     unwritten: usize,
+    urls_redacted: u64,
     left: usize,
     waiting: usize,
     unsettled: u64,
@@ -72,12 +73,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes it. Of the log, `unwritten` lines are in memory.
+    /// Takes it. Of the log, so many lines are in memory, and so many URLs had a secret.
     pub fn of(
         collector: &Collector,
         books: &Books,
         annotator: &Annotator,
-        unwritten: usize,
+        (unwritten, urls_redacted): (usize, u64),
     ) -> Result<Self, kernel::Error> {
         let kernel = collector.kernel();
         Ok(Self {
@@ -88,6 +89,7 @@ impl Report {
                 .map(|(i, hooks)| (i.name.to_string(), hooks.to_vec(), i.traffic_since()))
                 .collect(),
             unwritten,
+            urls_redacted,
             left: collector.left(),
             waiting: annotator.waiting(),
             unsettled: annotator.unsettled(),
@@ -172,6 +174,7 @@ impl Report {
             "dissector_crashes": self.dissectors_lost.0,
             "dissector_hangs": self.dissectors_lost.1,
             "dissection_lost": total.get(Counter::DissectionLost) + self.not_dissected,
+            "urls_redacted": self.urls_redacted,
             "clock_step_ns": self.clock_step_ns,
             "sockets": sockets,
             "procfs": procfs,

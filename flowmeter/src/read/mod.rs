@@ -122,6 +122,7 @@ fn alone(plan: &ReadPlan, parts: u64, signals: &Arc<Signals>) -> Result<(), Erro
     collector.finish(&mut stages);
     stages.settle();
     let (mut report, failed) = stages.out.close();
+    report.urls_redacted = plan.schema.redacted();
     report.dissected_by(&places);
     report.print(&tally);
     failed.map_or(Ok(()), Err)?;

@@ -20,6 +20,8 @@ pub struct Report {
     pub packets_written: u64,
     /// Packets of flows that came after the last one that was wanted.
     pub packets_withheld: u64,
+    /// URLs in which secrets were redacted.
+    pub urls_redacted: u64,
     /// Lines that the log did not take.
     pub lines_unwritten: usize,
     /// Dissecting processes that crashed, and that hung.
@@ -99,6 +101,7 @@ impl Report {
             "lines_unwritten": self.lines_unwritten,
             "packets_dissected": self.dissected.0,
             "packets_refused": self.dissected.1,
+            "urls_redacted": self.urls_redacted,
             "dissector_crashes": self.dissectors_lost.0,
             "dissector_hangs": self.dissectors_lost.1,
             "balance_error": tally.seen.wrapping_sub(accounted).cast_signed(),

@@ -71,6 +71,7 @@ pub fn read(
         if report.flows_written >= max_nflows || written.is_err() {
             report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
         }
+        report.urls_redacted = plan.schema.redacted();
         report.dissected_by(places);
         report.print(&tally);
         written?;
