@@ -223,7 +223,8 @@ impl<const N: u32> Frame for TcFrame<'_, N> {
             if KNOWS_MPTCP.load() != 0 {
                 let sk = (*self.0.skb.skb).__bindgen_anon_2.sk;
                 // Its ways are sockets that no process has: the one that a process has leads them.
-                let leader = if sk.is_null() { null_mut() } else { bpf_skc_to_mptcp_sock(sk.cast()) };
+                let leader =
+                    if sk.is_null() { null_mut() } else { bpf_skc_to_mptcp_sock(sk.cast()) };
                 if !leader.is_null() {
                     let cookie = owner::field(leader.cast(), SOCK_COOKIE.load());
                     return (cookie != 0).then_some(cookie);

@@ -32,7 +32,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
             flow(tcp().ack().from(&format!("[2001:db8::1]:{port}")).to("[2001:db8::2]:9"), back)
                 .build()
         }),
-        2 => (0..4_u32, any::<bool>()).prop_map(|(id, later)| {
+        2 => (0..16_u32, any::<bool>()).prop_map(|(id, later)| {
             let packet = udp().from("10.0.0.3:4").to("10.0.0.4:5").payload(16);
             packet.fragment(id, if later { 64 } else { 0 }, true).build()
         }),
