@@ -106,7 +106,8 @@ pub struct OwnerEvent {
     pub local_port: u16,
     /// The peer's port; 0 if the socket has none of its own.
     pub remote_port: u16,
-    /// IP protocol number; of raw sockets the one they take.
+    /// IP protocol number; of raw sockets the one they take. A byte: MPTCP's sockets, which Linux
+    /// numbers 262, have TCP's.
     pub protocol: u8,
     /// 4 or 6: the socket's family. A socket of IPv6 may carry IPv4.
     pub ip_version: u8,

@@ -215,6 +215,7 @@ pub fn flowmeter_receive_page(ctx: FEntryContext) -> i32 {
 }
 
 /// What a process does that receives with these flags.
+#[inline(always)]
 fn received(flags: i32) -> u8 {
     if flags & MSG_PEEK != 0 { HELD } else { RECEIVED }
 }

@@ -241,8 +241,8 @@ impl Stages {
     }
 
     fn report(&self, collector: &Collector) -> Result<Report, Error> {
-        let log = (self.sink.unwritten(), self.schema.redacted());
-        Ok(Report::of(collector, &self.books, &self.annotator, log)?)
+        let (unwritten, redacted) = (self.sink.unwritten(), self.schema.redacted());
+        Ok(Report::of(collector, &self.books, &self.annotator, unwritten, redacted)?)
     }
 
     /// Writes what is left, also after an error: it may have passed.

@@ -73,12 +73,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes it. Of the log, so many lines are in memory, and so many URLs had a secret.
+    /// Takes it. Of the log, `unwritten` lines are in memory, and `urls_redacted` URLs had a secret.
     pub fn of(
         collector: &Collector,
         books: &Books,
         annotator: &Annotator,
-        (unwritten, urls_redacted): (usize, u64),
+        unwritten: usize,
+        urls_redacted: u64,
     ) -> Result<Self, kernel::Error> {
         let kernel = collector.kernel();
         Ok(Self {

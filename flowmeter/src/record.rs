@@ -404,9 +404,8 @@ pub mod example {
 #[cfg(test)]
 mod tests {
     use flowmeter_common::knobs::Knobs;
-    use proptest::prelude::*;
-
     use flowmeter_common::owner::Ids;
+    use proptest::prelude::*;
 
     use super::example::{flow, handshake, request, response};
     use super::*;

@@ -51,3 +51,24 @@ fn packets_without_payload_are_dissected() -> Result<()> {
     ensure!(report["packets_dissected"] == frames.len(), "{report:#}");
     Ok(())
 }
+
+/// The report counts the URLs that had a secret, whoever wrote the rows.
+#[test]
+fn redacted_urls_are_counted() -> Result<()> {
+    let (client, server) = ("10.0.0.1:1000", "10.0.0.2:80");
+    let request = b"GET /in?token=hunter2 HTTP/1.1\r\nHost: www.example.org\r\n\r\n".to_vec();
+    let frames = [
+        tcp().syn().from(client).to(server).build(),
+        tcp().syn().ack().from(server).to(client).build(),
+        tcp().ack().psh().from(client).to(server).body(request).build(),
+    ];
+    for (options, count) in [
+        (["--group=l7-extended", "--redact", "--n-meters=1"], 1),
+        (["--group=l7-extended", "--redact", "--n-meters=2"], 1),
+        (["--group=l7-extended", "--no-redact", "--n-meters=1"], 0),
+    ] {
+        let report = report("redact", &frames, &options)?;
+        ensure!(report["urls_redacted"] == count, "{options:?}: {report:#}");
+    }
+    Ok(())
+}

@@ -47,8 +47,8 @@ enum How {
 /// A packet may leave so long before it is told who sent it; ns.
 const LAG_NS: u64 = 20_000_000;
 
-/// Uses of one socket in memory.
-const MOST: usize = 4096;
+/// Uses of one socket in memory: each of its flows may have to look at all of them.
+const MOST: usize = 1024;
 
 /// Other users that are named.
 const MOST_OTHERS: usize = 8;
@@ -86,11 +86,11 @@ impl Uses {
             && before.process.is(&process)
         {
             // It has had the socket since; what it is called now is what it used it as.
+            let how = before.how.max(how);
             if before.how == How::Held && how != How::Held {
-                before.process = process;
-                before.used_ns = time_ns;
+                *before = Use { time_ns: before.time_ns, ..Use::new(event, process) };
             }
-            before.how = before.how.max(how);
+            before.how = how;
             return false;
         }
         self.uses.insert(at, Use::new(event, process));
@@ -135,8 +135,8 @@ impl Uses {
             users.insert(0, late);
         }
         // Told of after the last packet: it has sent one, and there is none later.
-        let sent = |next: &&Use| next.how == How::Sent && next.has_peer && next.time_ns <= soon;
-        users.extend(self.uses.range(ends..).take_while(sent));
+        let after = self.uses.range(ends..).take_while(|next| next.time_ns <= soon);
+        users.extend(after.filter(|next| next.how == How::Sent && next.has_peer));
         if users.is_empty() {
             let soon = self
                 .uses
@@ -262,6 +262,13 @@ mod tests {
         assert_eq!(of_two(&connected(BEGUN)), (1, vec![]), "told before the packet");
         let late = OwnerEvent { time_ns: 1100 * MS, ..connected(SENT) };
         assert_eq!(of_two(&late), (1, vec![]), "that was another flow of the same peer");
+
+        // It had peeked before, and others have meanwhile.
+        let mut uses = uses(&[(10, BEGUN, 1), (1000, HELD, 2)]);
+        uses.add(&event(1001 * MS, RECEIVED), process(3));
+        uses.add(&event(1002 * MS, HELD), process(2));
+        uses.add(&OwnerEvent { time_ns: 1003 * MS, ..connected(SENT) }, process(2));
+        assert_eq!(during(&uses, 11, 999), (1, vec![2]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 # `container`, `setns`), and for the last two a path: the cgroup's, the network namespace's that the
 # sockets are of. The peer is peer.py. Prints a line for each: hand, transport, family, protocol, local
 # port (0 if there is none), the peer's address, and the process that has to be found: its number and
-# name, and how many programs have used the socket in the flow.
+# name, and how many programs have used the socket in the flow. Or else what is skipped, and why.
 import ctypes, mmap, os, signal, socket, struct, sys, tempfile, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -343,10 +343,12 @@ def can(hand, way):
 
 
 def is_there(transport, family):
-    kind, protocol, flows, how = TRANSPORTS[transport]
+    kind, protocol, flows, _ = TRANSPORTS[transport]
+    domain = socket.AF_INET if family == '4' else socket.AF_INET6
+    if flows == 1 and family == '6':
+        protocol = 58
     try:
-        socket.socket(socket.AF_INET if family == '4' else socket.AF_INET6, kind,
-                      58 if flows == 1 and family == '6' else protocol).close()
+        there(lambda: socket.socket(domain, kind, protocol)).close()
     except OSError:
         return False
     return True
@@ -408,7 +410,7 @@ for transport in TRANSPORTS:
         if family == 'mapped' and transport in ('icmp', 'raw'):
             continue
         if not is_there(transport, family):
-            os.write(2, f'skipped: {transport} {family}: this kernel does not have it\n'.encode())
+            os.write(1, f'skipped: this kernel has no {transport} over {family}\n'.encode())
             continue
         for hand, work in HANDS.items():
             way = Way(transport, family)

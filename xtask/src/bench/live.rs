@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{is_root, say_and_run};
+use crate::run::target_dir;
 use crate::{ebpf, root};
 
 pub(super) const NEAR: &str = "fm-bench-near";
@@ -39,7 +40,7 @@ pub fn bench(seconds: u32) -> Result<()> {
             &["--ingress=xdp", "--statistical-analysis", "--splt-analysis=20"],
         ),
     ] {
-        let program = root().join("target/release/flowmeter");
+        let program = target_dir().join("release/flowmeter");
         let mut meter =
             inside(NEAR, &program.to_string_lossy(), &["live", "wire", "-o", "/dev/null"]);
         // What finding processes costs, `bench owner` tells.

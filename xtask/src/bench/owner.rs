@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::live::{NEAR, Wire, inside};
 use crate::command::{is_root, say_and_run};
+use crate::run::target_dir;
 use crate::{ebpf, root};
 
 /// What the project wants of new connections, and of established ones.
@@ -151,7 +152,7 @@ struct Meter(Child);
 impl Meter {
     /// Starts it and waits until it meters.
     fn start() -> Result<Self> {
-        let program = root().join("target/release/flowmeter");
+        let program = target_dir().join("release/flowmeter");
         let mut command = inside(NEAR, &program.to_string_lossy(), &["live", "wire"]);
         command.args(["-o", "/dev/null", "--system-visibility-mode=1", "--n-dissections=0"]);
         let mut child = command.stderr(Stdio::piped()).spawn().context("failed to start it")?;

@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{find, output, say_and_run};
+use crate::run::target_dir;
 use crate::{ebpf, root};
 
 /// Runs of each; the fastest counts.
@@ -33,8 +34,8 @@ pub fn bench(megabytes: u64) -> Result<()> {
     let mut build = Command::new("cargo");
     build.args(["build", "--release", "--quiet", "--package", "flowmeter"]);
     say_and_run(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", ebpf::object()))?;
-    let flowmeter = root().join("target/release/flowmeter").to_string_lossy().into_owned();
-    let folder = root().join("target/bench");
+    let flowmeter = target_dir().join("release/flowmeter").to_string_lossy().into_owned();
+    let folder = target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
     let script = folder.join("with_nfstream.py");
     std::fs::write(&script, NFSTREAM)?;
