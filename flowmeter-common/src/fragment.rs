@@ -1,8 +1,49 @@
 //! How do later fragments find the flow of the first?
+//!
+//! [`join`] is the rule, for kernel and host. What it forgets, it forgets by the fragments' keys and
+//! order alone, so that both forget the same.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::{Address, Packet};
+use crate::packet::{Address, FRAGMENT_FIRST, FRAGMENT_NONE, Packet, protocol};
+
+/// The datagrams whose first fragment has been seen: in [`SETS`] sets, each datagram in that of its
+/// key. The kernel's is a map, and CPUs come upon a set at the same time, so an implementation looks
+/// a set up, has it to itself, and calls what [`Set`] has of the same name.
+pub trait Datagrams {
+    /// See [`Set::get`].
+    fn get(&mut self, key: &FragmentKey) -> Option<Ports>;
+    /// See [`Set::insert`].
+    fn insert(&mut self, key: &FragmentKey, ports: Ports);
+}
+
+/// Gives a later fragment, seen at `now_ns`, the ports of the first; notes those of a first. False
+/// if they are not known. `key` is room for the packet's: in the kernel the stack has none.
+#[inline(always)]
+pub fn join(
+    datagrams: &mut impl Datagrams,
+    key: &mut FragmentKey,
+    p: &mut Packet,
+    interface: u8,
+    now_ns: u64,
+) -> bool {
+    if p.fragment == FRAGMENT_NONE || !matches!(p.protocol, protocol::TCP | protocol::UDP) {
+        return true; // no ports to know
+    }
+    key.set(p, interface);
+    if p.fragment == FRAGMENT_FIRST {
+        datagrams.insert(key, Ports::of(p, now_ns));
+        return true;
+    }
+    match datagrams.get(key) {
+        Some(ports) if ports.hold(now_ns) => {
+            p.src_port = ports.src_port;
+            p.dst_port = ports.dst_port;
+            true
+        }
+        _ => false,
+    }
+}
 
 /// What identifies a datagram's fragments (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(
@@ -81,7 +122,77 @@ impl FragmentKey {
         self.tunnel = p.tunnel;
         self.reserved = 0;
     }
+
+    /// The number of the set that has the datagram, if any has; below [`SETS`].
+    #[inline(always)]
+    pub fn set_number(&self) -> u32 {
+        let words: &[u64; 6] = zerocopy::transmute_ref!(self);
+        let mix =
+            |sum: u64, word: &u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let sum = words.iter().fold(0, mix);
+        (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % SETS as u32
+    }
+
+    /// Whether `other` is the same key. Without a `memcmp`, which BPF has only as a loop.
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        let [a0, a1, a2, a3, a4, a5]: &[u64; 6] = zerocopy::transmute_ref!(self);
+        let [b0, b1, b2, b3, b4, b5]: &[u64; 6] = zerocopy::transmute_ref!(other);
+        (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) | (a4 ^ b4) | (a5 ^ b5) == 0
+    }
 }
 
-/// Datagrams whose fragments are followed at a time; beyond, the least recently used is forgotten.
-pub const MAX_DATAGRAMS: usize = 4096;
+/// Datagrams in a set.
+pub const WAYS: usize = 8;
+
+/// Sets. If 4,096 other datagrams begin between the first fragment and a later one, that is without
+/// its first once in 1,000 times; with twice as many, once in 20. Whoever fills a set on purpose makes
+/// orphans of others' fragments, as whoever fills any table of a fixed size does.
+pub const SETS: usize = 2048;
+
+/// Datagrams whose keys lead to the same place.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Set {
+    /// The datagrams; those that are not there yet have zeros, which is no fragment's key.
+    datagrams: [Datagram; WAYS],
+    /// How many were noted that were not there: the next one's place.
+    noted: u64,
+}
+
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+struct Datagram {
+    key: FragmentKey,
+    ports: Ports,
+}
+
+const _: () = assert!(size_of::<Set>() == WAYS * 64 + 8);
+
+impl Set {
+    /// The ports of a datagram, if its first fragment was noted and not forgotten.
+    #[inline(always)]
+    pub fn get(&self, key: &FragmentKey) -> Option<Ports> {
+        self.datagrams.iter().find(|datagram| datagram.key.same(key)).map(|found| found.ports)
+    }
+
+    /// Notes the ports of a datagram. In a full set it takes the place of the one that was noted
+    /// first; not of the oldest by time, since no two clocks tell the same of what is seen at once.
+    #[inline(always)]
+    pub fn insert(&mut self, key: &FragmentKey, ports: Ports) {
+        if let Some(known) = self.datagrams.iter_mut().find(|known| known.key.same(key)) {
+            known.ports = ports;
+            return;
+        }
+        let place = self.noted as usize % WAYS;
+        self.noted = self.noted.wrapping_add(1);
+        if let Some(datagram) = self.datagrams.get_mut(place) {
+            datagram.key = *key;
+            datagram.ports = ports;
+        }
+    }
+}

@@ -9,8 +9,9 @@
 //! work.
 //!
 //! Reading order: [`bytes`] → [`packet`] → [`link`] → [`network`] → [`transport`] → [`tunnel`] →
-//! [`parse`] give a [`packet::Packet`]; [`key`] → [`tcp`] → [`tally`] → [`lifetime`] make flows of
-//! them; [`event`], [`clock`], [`knobs`] and [`counter`] are what the two halves tell each other.
+//! [`parse`] give a [`packet::Packet`]; [`fragment`] → [`key`] → [`tcp`] → [`tally`] → [`lifetime`]
+//! make flows of them; [`event`], [`clock`], [`knobs`] and [`counter`] are what the two halves tell
+//! each other.
 
 #![no_std]
 #![expect(

@@ -2,12 +2,12 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_spin_lock;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use flowmeter_common::clock::word;
 use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
 use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, SETTLED_FLOWS};
-use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
+use flowmeter_common::fragment::{FragmentKey, SETS, Set};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Settings;
 use flowmeter_common::owner::OwnerCounters;
@@ -42,6 +42,16 @@ pub struct NewFlow {
 }
 
 const _: () = assert!(size_of::<Flow>() == size_of::<NewFlow>());
+
+/// Fragmented datagrams in the map. The fragments of one, and of those that share its set, come on
+/// several CPUs, hence the lock: no CPU sees the key of one datagram with the ports of another.
+#[repr(C)]
+pub struct LockedSet {
+    pub lock: bpf_spin_lock,
+    /// Zero.
+    pub reserved: u32,
+    pub set: Set,
+}
 
 /// Room that does not fit the 512 bytes of stack.
 #[repr(C)]
@@ -106,9 +116,10 @@ pub static SETTLED: Array<u64, SETTLED_FLOWS, 1024> = Array::new();
 #[btf_map]
 pub static CLOCK: Array<u64, { word::COUNT }, 1024> = Array::new();
 
-/// Ports of fragmented datagrams. Forgetting is harmless, and counted where it is not.
+/// Ports of fragmented datagrams. Forgetting is harmless, and counted where it is not. Not LRU: what
+/// that forgets depends on the CPUs, and the host could not do the same.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_DATAGRAMS> = LruHashMap::new();
+pub static FRAGMENTS: Array<LockedSet, SETS> = Array::new();
 
 /// By interface * 2 + hook.
 #[btf_map]

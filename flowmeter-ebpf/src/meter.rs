@@ -15,17 +15,17 @@ use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, RecordEvent,
     settled_place,
 };
-use flowmeter_common::fragment::Ports;
+use flowmeter_common::fragment::{self, Datagrams, FragmentKey, Ports};
 use flowmeter_common::lifetime;
-use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_NONE, Reject, protocol};
+use flowmeter_common::packet::{FRAGMENT_NONE, Reject};
 use flowmeter_common::segment;
 use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
 use flowmeter_common::tally::{Record, mark};
 
 use crate::clock;
 use crate::maps::{
-    ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, N_DISSECTIONS, PACKETS, RECORDS,
-    SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, interface,
+    ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, LockedSet, N_DISSECTIONS, PACKETS,
+    RECORDS, SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, interface,
 };
 use crate::packet::{Frame, at_most, opaque};
 use crate::parse;
@@ -133,7 +133,7 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
     let counters = counters(scratch)?;
     counters.add(Counter::Seen, packets);
     counters.add(Counter::SeenBytes, scratch.walk.packet.link_bytes());
-    if scratch.walk.packet.fragment != FRAGMENT_NONE && !join_fragment(scratch) {
+    if scratch.walk.packet.fragment != FRAGMENT_NONE && flowmeter_join() == 0 {
         counters.add(Counter::OrphanFragment, packets);
         return None;
     }
@@ -206,30 +206,51 @@ fn add_tag(scratch: &mut Scratch, tag: u16) {
     }
 }
 
-/// Gives a later fragment the ports of the first; notes those of a first. False if they are not
+/// [`fragment::join`] on the packet in this CPU's scratch: 0 if a later fragment's ports are not
 /// known.
-#[inline(always)]
-fn join_fragment(scratch: &mut Scratch) -> bool {
-    let interface = scratch.interface as u8;
-    let p = &mut scratch.walk.packet;
-    if !matches!(p.protocol, protocol::TCP | protocol::UDP) {
-        return true; // no ports to know
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowmeter_join() -> u32 {
+    let Some(scratch) = parse::scratch() else {
+        return 0;
+    };
+    let (key, p) = (&mut scratch.fragment_key, &mut scratch.walk.packet);
+    let is_known = fragment::join(&mut Shared, key, p, scratch.interface as u8, scratch.now);
+    u32::from(is_known)
+}
+
+/// The datagrams in [`FRAGMENTS`].
+struct Shared;
+
+impl Shared {
+    #[inline(always)]
+    fn set(key: &FragmentKey) -> Option<*mut LockedSet> {
+        FRAGMENTS.get_ptr_mut(key.set_number())
     }
-    scratch.fragment_key.set(p, interface);
-    if p.fragment == FRAGMENT_FIRST {
-        let ports = Ports::of(p, scratch.now);
-        let _ = FRAGMENTS.insert(&scratch.fragment_key, &ports, 0);
-        return true;
-    }
-    // SAFETY: a value that is overwritten meanwhile is that of another datagram with the same id,
-    // which no receiver could tell apart either.
-    match unsafe { FRAGMENTS.get(&scratch.fragment_key) } {
-        Some(ports) if ports.hold(scratch.now) => {
-            p.src_port = ports.src_port;
-            p.dst_port = ports.dst_port;
-            true
+}
+
+impl Datagrams for Shared {
+    #[inline(always)]
+    fn get(&mut self, key: &FragmentKey) -> Option<Ports> {
+        let shared = Self::set(key)?;
+        // SAFETY: the element is the map's, and it is this program's between lock and unlock.
+        unsafe {
+            bpf_spin_lock(&raw mut (*shared).lock);
+            let ports = (*shared).set.get(key);
+            bpf_spin_unlock(&raw mut (*shared).lock);
+            ports
         }
-        _ => false,
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, key: &FragmentKey, ports: Ports) {
+        let Some(shared) = Self::set(key) else { return };
+        // SAFETY: the element is the map's, and it is this program's between lock and unlock.
+        unsafe {
+            bpf_spin_lock(&raw mut (*shared).lock);
+            (*shared).set.insert(key, ports);
+            bpf_spin_unlock(&raw mut (*shared).lock);
+        }
     }
 }
 

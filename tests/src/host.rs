@@ -1,16 +1,16 @@
 //! What should the kernel have made of these packets?
 //!
-//! The same parser and the same flow update, run here over a plain hash map, with the times that
-//! the kernel used.
+//! The same parser, the host's joining of fragments, and the same flow update, run here over a plain
+//! hash map, with the times that the kernel used.
 
 use std::collections::HashMap;
 
+use flowmeter::table::fragments::Fragments;
 use flowmeter_common::bytes::HostBytes;
-use flowmeter_common::fragment::{FragmentKey, Ports};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::{self, EndReason};
-use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_LATER, Packet, Reject, protocol};
+use flowmeter_common::packet::{Packet, Reject};
 use flowmeter_common::parse::{self, next};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Effect, Record};
@@ -20,7 +20,7 @@ pub struct Host {
     knobs: Knobs,
     /// What flows that begin add to the times given; ns.
     pub wall_offset: u64,
-    ports: HashMap<FragmentKey, Ports>,
+    fragments: Fragments,
     /// The flows that have not ended.
     pub flows: HashMap<FlowKey, Record>,
     /// Records of flows that have, in order.
@@ -35,7 +35,7 @@ impl Host {
         Self {
             knobs,
             wall_offset: 0,
-            ports: HashMap::new(),
+            fragments: Fragments::default(),
             flows: HashMap::new(),
             ended: Vec::new(),
             slots: HashMap::new(),
@@ -57,20 +57,8 @@ impl Host {
     /// those that are ignored.
     pub fn admit(&mut self, frame: &[u8]) -> Option<Packet> {
         let mut p = self.parse(frame).ok()?;
-        if matches!(p.protocol, protocol::TCP | protocol::UDP) {
-            let mut datagram = FragmentKey::default();
-            datagram.set(&p, 0);
-            if p.fragment == FRAGMENT_FIRST {
-                // All comes within a second here.
-                let ports = Ports::of(&p, 0);
-                self.ports.insert(datagram, ports);
-            } else if p.fragment == FRAGMENT_LATER {
-                let ports = self.ports.get(&datagram)?;
-                p.src_port = ports.src_port;
-                p.dst_port = ports.dst_port;
-            }
-        }
-        Some(p)
+        // All comes within a second here.
+        self.fragments.join(&mut p, 0).then_some(p)
     }
 
     /// Meters an admitted packet at `clock_ns`. If that begins a record, it is `uid`'s. Gives the

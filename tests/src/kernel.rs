@@ -16,7 +16,7 @@ use flowmeter_common::counter::{COUNTERS, Counters};
 use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
 };
-use flowmeter_common::fragment::{FragmentKey, Ports};
+use flowmeter_common::fragment::{SETS, Set};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::EndReason;
@@ -69,7 +69,7 @@ pub struct Kernel {
     has_fragments: bool,
     flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; FLOW_BYTES]>,
     splt: Mutex<HashMap<MapData, [u8; size_of::<ChunkKey>()], [u8; size_of::<Chunk>()]>>,
-    fragments: Mutex<HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<Ports>()]>>,
+    fragments: Mutex<Array<MapData, [u8; SET_BYTES]>>,
     parsed: Mutex<Array<MapData, [u8; size_of::<Parsed>()]>>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     records: Mutex<RingBuf<MapData>>,
@@ -78,6 +78,9 @@ pub struct Kernel {
 
 /// Lock, state and record: a value of the map `FLOWS`.
 const FLOW_BYTES: usize = 8 + size_of::<Record>();
+
+/// Lock and set: a value of the map `FRAGMENTS`.
+const SET_BYTES: usize = 8 + size_of::<Set>();
 
 /// Lookups of values with a spin lock take it (`BPF_F_LOCK`), so that no half-written record is
 /// seen.
@@ -359,7 +362,11 @@ impl Kernel {
         self.handed()?;
         self.forwarded()?;
         empty(&mut self.splt.lock().expect("no test panics with this lock"))?;
-        empty(&mut self.fragments.lock().expect("no test panics with this lock"))
+        let mut fragments = self.fragments.lock().expect("no test panics with this lock");
+        for number in 0..SETS as u32 {
+            fragments.set(number, [0; SET_BYTES], 0)?;
+        }
+        Ok(())
     }
 }
 

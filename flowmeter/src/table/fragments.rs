@@ -1,50 +1,46 @@
 //! Which ports has a later fragment?
 
-use std::collections::{HashMap, VecDeque};
+use flowmeter_common::fragment::{self, Datagrams, FragmentKey, Ports, SETS, Set};
+use flowmeter_common::packet::Packet;
 
-use flowmeter_common::fragment::{FragmentKey, MAX_DATAGRAMS, Ports};
-use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_NONE, Packet, protocol};
+/// The ports of the datagrams whose first fragment has been seen, as the kernel has them.
+#[derive(Debug)]
+pub struct Fragments(Vec<Set>);
 
-/// The ports of the datagrams whose first fragment has been seen. Of more than [`MAX_DATAGRAMS`]
-/// the oldest is forgotten.
-#[derive(Debug, Default)]
-pub struct Fragments {
-    ports: HashMap<FragmentKey, Ports>,
-    order: VecDeque<FragmentKey>,
+impl Default for Fragments {
+    fn default() -> Self {
+        Self(vec![Set::default(); SETS])
+    }
 }
 
 impl Fragments {
     /// Gives a later fragment, seen at `now_ns`, the ports of the first; notes those of a first.
     /// False if they are not known.
     pub fn join(&mut self, p: &mut Packet, now_ns: u64) -> bool {
-        if p.fragment == FRAGMENT_NONE || !matches!(p.protocol, protocol::TCP | protocol::UDP) {
-            return true;
+        fragment::join(self, &mut FragmentKey::default(), p, 0, now_ns)
+    }
+
+    fn set(&mut self, key: &FragmentKey) -> Option<&mut Set> {
+        self.0.get_mut(key.set_number() as usize)
+    }
+}
+
+impl Datagrams for Fragments {
+    fn get(&mut self, key: &FragmentKey) -> Option<Ports> {
+        self.set(key)?.get(key)
+    }
+
+    fn insert(&mut self, key: &FragmentKey, ports: Ports) {
+        if let Some(set) = self.set(key) {
+            set.insert(key, ports);
         }
-        let mut key = FragmentKey::default();
-        key.set(p, 0);
-        if p.fragment == FRAGMENT_FIRST {
-            if self.ports.insert(key, Ports::of(p, now_ns)).is_none() {
-                self.order.push_back(key);
-            }
-            if self.order.len() > MAX_DATAGRAMS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.ports.remove(&oldest);
-            }
-            return true;
-        }
-        let ports = self.ports.get(&key).filter(|ports| ports.hold(now_ns));
-        let Some(ports) = ports else { return false };
-        p.src_port = ports.src_port;
-        p.dst_port = ports.dst_port;
-        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use flowmeter_common::fragment::MAX_AGE_NS;
-    use flowmeter_common::packet::FRAGMENT_LATER;
+    use flowmeter_common::packet::{FRAGMENT_FIRST, FRAGMENT_LATER, protocol};
 
     use super::*;
 

@@ -5,6 +5,7 @@
 
 mod balance;
 mod clock;
+mod fragments;
 mod offload;
 mod reaper;
 mod records;
