@@ -5,6 +5,7 @@
 
 pub mod signals;
 mod redact;
+mod stat;
 mod users;
 pub mod capture;
 pub mod table;

@@ -30,7 +30,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("landlock", &["dissect/contained/sandbox"]),
     ("seccompiler", &["dissect/contained/sandbox"]),
     ("caps", &["dissect/contained/sandbox", "privileges"]),
-    ("procfs", &["attribution/", "dissect/contained/watch"]),
+    ("procfs", &["attribution/", "dissect/contained/watch", "stat.rs"]),
 ];
 
 /// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.

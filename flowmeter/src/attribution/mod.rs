@@ -36,7 +36,6 @@ mod processes;
 pub mod profile;
 mod procfs;
 mod sockets;
-mod started;
 mod table;
 mod uses;
 

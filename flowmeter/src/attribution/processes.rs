@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowmeter_common::owner::Ids;
-use procfs::FromRead as _;
-use procfs::process::{Stat, StatFlags};
 
-use super::started::started;
 use super::{Error, Method, Owner, Told};
+use crate::stat::{Stat, State};
 
 /// A process, told from later ones with the same pid by its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,15 +84,14 @@ impl Processes {
     }
 
     /// The live process that has `pid` now; none if that is a kernel thread or a zombie, which hold
-    /// no descriptors. Name and start are from one file: two could tell of two processes. The name
-    /// is taken as it is: some kernels write a backslash in it as two, Linux 6.18 does not.
+    /// no descriptors. Name and start are from one file: two could tell of two processes.
     pub(super) fn get(&self, pid: u32) -> Option<Process> {
-        let stat = Stat::from_file(self.directory(pid).join("stat")).ok()?;
-        let is_kernels = StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD);
-        (!is_kernels && !matches!(stat.state, 'Z' | 'X')).then_some(Process {
+        let stat = Stat::of(&self.directory(pid))?;
+        let is_live = !matches!(stat.state, State::Zombie | State::Dead);
+        (!stat.is_kernels && is_live).then_some(Process {
             pid,
-            start_ticks: started(&stat),
-            name: stat.comm,
+            start_ticks: stat.start_ticks,
+            name: stat.name,
             told: None,
         })
     }

@@ -579,9 +579,8 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 mod tests {
     use std::process::{Child, Command};
 
-    use procfs::process::Process;
-
     use super::*;
+    use crate::stat::Stat;
 
     struct Sleeper(Child);
 
@@ -602,8 +601,8 @@ mod tests {
             while !std::fs::read(&cmdline).is_ok_and(|args| is(&args)) {
                 thread::yield_now();
             }
-            let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
-            ProcessKey { pid, start_ticks: stat.expect("it lives").starttime }
+            let stat = Stat::of(&Path::new("/proc").join(pid.to_string())).expect("it lives");
+            ProcessKey { pid, start_ticks: stat.start_ticks }
         }
     }
 

@@ -7,12 +7,12 @@ use std::io::Read as _;
 use std::path::Path;
 
 use flowmeter_common::owner::{Ids, NO_ID};
-use procfs::process::{Process, Stat, Status};
+use procfs::process::{Process, Status};
 use procfs::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 
 use super::executable::Executable;
 use super::{ProcessKey, name};
-use crate::attribution::started::started;
+use crate::stat::{Stat, State};
 
 /// What procfs told of a process and the program that it ran.
 pub struct Reading {
@@ -39,8 +39,8 @@ impl Reading {
         let folder = root.join(key.pid.to_string());
         // What is read by the handle is of no other process that gets its number later.
         let process = Process::new_with_root(folder.clone()).ok()?;
-        let before = process.stat().ok()?;
-        if started(&before) != key.start_ticks {
+        let before = Stat::of_handle(&process)?;
+        if before.start_ticks != key.start_ticks {
             return None;
         }
         let executable = Executable::read(&folder).unwrap_or_default();
@@ -49,40 +49,33 @@ impl Reading {
         let groups = process.cgroups().ok().map(|ProcessCGroups(groups)| groups);
         let first = name::first(&args);
         let mut reading = Self {
-            name: name::whole(&before.comm, first.as_deref())
-                .unwrap_or_else(|| before.comm.clone()),
+            name: name::whole(&before.name, first.as_deref())
+                .unwrap_or_else(|| before.name.clone()),
             executable,
             args,
-            parent: u32::try_from(before.ppid).ok(),
+            parent: before.parent,
             ids,
             cgroup: groups.as_deref().and_then(unified),
         };
-        match process.stat() {
+        match Stat::of_handle(&process) {
             // It still has its number, so the path led to it. One that has ended has no memory, but
             // was what it is.
-            Ok(after) if after.state == 'Z' || is_same(&before, &after) => {}
-            Ok(_) => return None,
-            Err(_) => reading.executable = Executable::default(),
+            Some(after) if after.state == State::Zombie || after.memory == before.memory => {}
+            Some(_) => return None,
+            None => reading.executable = Executable::default(),
         }
         Some(reading)
     }
-}
-
-/// Whether a process has still the memory that it had: another program would have its own, at
-/// another place as a rule.
-fn is_same(before: &Stat, after: &Stat) -> bool {
-    let places = |stat: &Stat| (stat.startcode, stat.startstack, stat.arg_start, stat.env_start);
-    places(before) == places(after)
 }
 
 /// The process that has the number and its name, if it started by then. Of a parent that was told:
 /// whoever has its number since has started later.
 pub fn parent(root: &Path, pid: u32, latest_ticks: u64) -> Option<(ProcessKey, String)> {
     let process = Process::new_with_root(root.join(pid.to_string())).ok()?;
-    let stat = process.stat().ok().filter(|stat| started(stat) <= latest_ticks)?;
-    let key = ProcessKey { pid, start_ticks: started(&stat) };
+    let stat = Stat::of_handle(&process).filter(|stat| stat.start_ticks <= latest_ticks)?;
+    let key = ProcessKey { pid, start_ticks: stat.start_ticks };
     let first = name::first(&arguments(&process, LEAST));
-    let name = name::whole(&stat.comm, first.as_deref()).unwrap_or(stat.comm);
+    let name = name::whole(&stat.name, first.as_deref()).unwrap_or(stat.name);
     Some((key, name))
 }
 

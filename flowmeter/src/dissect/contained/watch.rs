@@ -1,12 +1,14 @@
 //! Does a child hang, or has it not had its turn?
 
+use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use procfs::FromRead as _;
-use procfs::process::{Schedstat, Stat};
+use procfs::process::Schedstat;
 
 use super::process::Fault;
+use crate::stat::{self, Stat};
 
 /// How often a child that owes something is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
@@ -75,15 +77,14 @@ impl State {
     /// Where the kernel has `schedstat`, that has the time in ns; `stat` has it in hundredths of a
     /// second.
     pub(super) fn of(pid: u32) -> Option<Self> {
-        let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
-        let precise = Schedstat::from_file(format!("/proc/{pid}/schedstat"));
+        let folder = Path::new("/proc").join(pid.to_string());
+        let stat = Stat::of(&folder)?;
+        let precise = Schedstat::from_file(folder.join("schedstat"));
         Some(Self {
-            is_stopped: matches!(stat.state, 'T' | 't'),
-            is_asleep: stat.state == 'S',
-            computed: precise.map_or_else(
-                |_| Duration::from_millis((stat.utime + stat.stime) * 10),
-                |precise| Duration::from_nanos(precise.sum_exec_runtime),
-            ),
+            is_stopped: stat.state == stat::State::Stopped,
+            is_asleep: stat.state == stat::State::Asleep,
+            computed: precise
+                .map_or(stat.computed, |precise| Duration::from_nanos(precise.sum_exec_runtime)),
         })
     }
 }
