@@ -10,8 +10,8 @@
 //!
 //! Reading order: [`bytes`] → [`packet`] → [`link`] → [`network`] → [`transport`] → [`tunnel`] →
 //! [`parse`] give a [`packet::Packet`]; [`fragment`] → [`key`] → [`tcp`] → [`tally`] → [`lifetime`]
-//! make flows of them; [`event`], [`clock`], [`knobs`] and [`counter`] are what the two halves tell
-//! each other.
+//! make flows of them; [`event`], [`clock`], [`knobs`], [`globals`] and [`counter`] are what the two
+//! halves tell each other.
 
 #![no_std]
 #![expect(
@@ -25,6 +25,7 @@ pub mod clock;
 pub mod counter;
 pub mod event;
 pub mod fragment;
+pub mod globals;
 pub mod key;
 pub mod knobs;
 pub mod lifetime;

@@ -8,11 +8,12 @@ use flowmeter_common::clock::word;
 use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
 use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, SETTLED_FLOWS};
 use flowmeter_common::fragment::{FragmentKey, SETS, Set};
+use flowmeter_common::kernel_settings;
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Settings;
 use flowmeter_common::owner::OwnerCounters;
 use flowmeter_common::packet::Packet;
-use flowmeter_common::parse::{Walk, next};
+use flowmeter_common::parse::Walk;
 use flowmeter_common::splt::{Chunk, ChunkKey};
 use flowmeter_common::tally::{Effect, Record};
 
@@ -167,7 +168,7 @@ pub static PARSED: Array<Parsed, 1> = Array::new();
 pub struct Interface {
     /// Its number among those metered.
     pub number: u32,
-    /// What its frames start with, see [`next`].
+    /// What its frames start with, see [`next`](flowmeter_common::parse::next).
     pub link: u32,
 }
 
@@ -187,30 +188,16 @@ macro_rules! globals {
     };
 }
 
+/// One of [`kernel_settings`]' table. Userspace knows it as the field of that name.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $field:ident, $name:ident: $type:ty = $default:expr;)*) => {
+        globals! { $($(#[$doc])* $name: $type = $default;)* }
+    };
+}
+
+kernel_settings!(settings);
+
 globals! {
-    /// See [`flowmeter_common::knobs::Knobs`] for this one and those below.
-    IDLE_NS: u64 = 120_000_000_000;
-    ACTIVE_NS: u64 = 1_800_000_000_000;
-    TICK_NS: u64 = 1_000_000;
-    ACCOUNTING: u32 = 0;
-    SPLT_PACKETS: u32 = 0;
-    N_DISSECTIONS: u32 = 0;
-    STATISTICS: u32 = 0;
-    DECODE_TUNNELS: u32 = 1;
-    /// 1 if SPLT slots are in [`SPLT_SPARSE`].
-    SPARSE: u32 = 0;
-    /// Bytes of a frame that are forwarded to the dissector.
-    SNAPSHOT: u32 = 4096;
-    /// Index of the first interface.
-    FIRST_IFINDEX: u32 = 1;
-    /// What the first interface's frames start with.
-    FIRST_LINK: u32 = next::ETHERNET;
-    /// 1 if there is more than one interface.
-    MANY: u32 = 0;
-    /// 1 if flows are to know their sockets.
-    ATTRIBUTE: u32 = 0;
-    /// The number of the pid namespace that processes' numbers are of; 0 for the first.
-    PID_NAMESPACE: u32 = 0;
     /// Where fields are in the kernel's structs; bytes. Of `task_struct`, 0 if not known:
     TASK_LEADER: u32 = 0;
     TASK_PARENT: u32 = 0;

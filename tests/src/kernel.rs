@@ -17,6 +17,7 @@ use flowmeter_common::event::{
     KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
 };
 use flowmeter_common::fragment::{SETS, Set};
+use flowmeter_common::globals::Globals;
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::EndReason;
@@ -132,31 +133,18 @@ impl Kernel {
     /// Loads the programs named, and only those: each costs the verifier some time.
     pub fn load(setup: &Setup, programs: &[&str]) -> Result<Self> {
         let path = object();
-        let Knobs {
-            idle_ns,
-            active_ns,
-            accounting,
-            tick_ns,
-            splt,
-            n_dissections,
-            statistics,
-            decode_tunnels,
-        } = setup.knobs;
-        let (statistics, decode_tunnels) = (u32::from(statistics), u32::from(decode_tunnels));
-        let (sparse, attribute) = (u32::from(setup.sparse), u32::from(setup.attribute));
+        let globals = Globals {
+            sparse: setup.sparse.into(),
+            attribute: setup.attribute.into(),
+            snapshot: setup.snapshot,
+            ..Globals::from(&setup.knobs)
+        };
         let chunks = if setup.sparse { "SPLT_SPARSE" } else { "SPLT" };
-        let mut ebpf = EbpfLoader::new()
-            .override_global("IDLE_NS", &idle_ns, true)
-            .override_global("ACTIVE_NS", &active_ns, true)
-            .override_global("TICK_NS", &tick_ns, true)
-            .override_global("ACCOUNTING", &accounting, true)
-            .override_global("SPLT_PACKETS", &splt, true)
-            .override_global("N_DISSECTIONS", &n_dissections, true)
-            .override_global("STATISTICS", &statistics, true)
-            .override_global("DECODE_TUNNELS", &decode_tunnels, true)
-            .override_global("SPARSE", &sparse, true)
-            .override_global("ATTRIBUTE", &attribute, true)
-            .override_global("SNAPSHOT", &setup.snapshot, true)
+        let mut loader = EbpfLoader::new();
+        for (global, value) in globals.table() {
+            loader.override_global(global, value, true);
+        }
+        let mut ebpf = loader
             .map_max_entries("FLOWS", setup.max_flows)
             .map_max_entries(chunks, setup.max_chunks)
             .map_max_entries("RECORDS", setup.record_ring)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use aya::programs::Program;
 use aya::{Btf, EbpfLoader, VerifierLogLevel};
+use flowmeter_common::globals::Globals;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use crate::command::is_root;
@@ -75,21 +76,26 @@ pub fn commit(table: &Table) -> Result<()> {
 
 fn load_all(object: &[u8]) -> Result<Column> {
     let quiet = 0u8;
-    let (on, splt, dissections) = (1u32, 20u32, 20u32);
+    let globals = Globals {
+        attribute: 1,
+        statistics: 1,
+        many: 1,
+        pid_namespace: 1,
+        splt: 20,
+        n_dissections: 20,
+        ..Globals::default()
+    };
     let offsets = layout::offsets().unwrap_or_default();
     let mut loader = EbpfLoader::new();
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
+    for (global, value) in globals.table() {
+        loader.override_global(global, value, true);
+    }
     let mut ebpf = loader
         .verifier_log_level(VerifierLogLevel::STATS)
-        .override_global("ATTRIBUTE", &on, true)
         .override_global("AYA_LOG_LEVEL", &quiet, false)
-        .override_global("STATISTICS", &on, true)
-        .override_global("MANY", &on, true)
-        .override_global("PID_NAMESPACE", &on, true)
-        .override_global("SPLT_PACKETS", &splt, true)
-        .override_global("N_DISSECTIONS", &dissections, true)
         .load(object)
         .context("failed to load the object")?;
     let hooks = hooks(object)?;

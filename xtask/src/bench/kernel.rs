@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, bail};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use flowmeter_common::globals::Globals;
 
 use crate::command::is_root;
 use crate::ebpf;
@@ -22,10 +23,16 @@ const NEW_GOAL: f64 = 25.0;
 /// Settings of the programs.
 #[derive(Clone, Copy, Default)]
 struct Settings {
-    statistics: u32,
-    splt: u32,
-    n_dissections: u32,
+    globals: Globals,
     max_flows: u32,
+}
+
+impl Settings {
+    fn with(self, set: impl FnOnce(&mut Globals)) -> Self {
+        let mut globals = self.globals;
+        set(&mut globals);
+        Self { globals, ..self }
+    }
 }
 
 pub fn bench() -> Result<()> {
@@ -36,7 +43,7 @@ pub fn bench() -> Result<()> {
         .with_context(|| format!("no `{}`; run `cargo xtask ebpf`", ebpf::object().display()))?;
     let bench = Bench { object };
     let quiet = Settings { max_flows: 131_072, ..Settings::default() };
-    let statistics = Settings { statistics: 1, ..quiet };
+    let statistics = quiet.with(|globals| globals.statistics = 1);
     let tcp = tcp(1);
     let floor = bench.run("flowmeter_pass", quiet, &tcp)?;
     println!("{:44} {:>7} {:>7}", "", "ns", "ratio");
@@ -63,9 +70,9 @@ pub fn bench() -> Result<()> {
     row("existing flow, statistics, tc egress", tc, None);
     let new = bench.new_flow(statistics, existing)?;
     row("new flow, statistics", new, Some(NEW_GOAL));
-    let splt = Settings { splt: 20, ..statistics };
+    let splt = statistics.with(|globals| globals.splt = 20);
     row("new flow, statistics, SPLT 20", bench.new_flow(splt, existing)?, None);
-    let dissected = Settings { n_dissections: 255, ..statistics };
+    let dissected = statistics.with(|globals| globals.n_dissections = 255);
     row("new flow, statistics, dissected", bench.new_flow(dissected, existing)?, None);
     let full = Settings { max_flows: 1, ..statistics };
     row("map and ring full", bench.full(full)?, None);
@@ -79,12 +86,13 @@ struct Bench {
 impl Bench {
     fn load(&self, settings: Settings) -> Result<Ebpf> {
         let quiet = 0_u8;
-        let splt = settings.max_flows.saturating_mul(settings.splt.div_ceil(16)).max(1);
-        EbpfLoader::new()
+        let splt = settings.max_flows.saturating_mul(settings.globals.splt.div_ceil(16)).max(1);
+        let mut loader = EbpfLoader::new();
+        for (global, value) in settings.globals.table() {
+            loader.override_global(global, value, true);
+        }
+        loader
             .override_global("AYA_LOG_LEVEL", &quiet, false)
-            .override_global("STATISTICS", &settings.statistics, true)
-            .override_global("SPLT_PACKETS", &settings.splt, true)
-            .override_global("N_DISSECTIONS", &settings.n_dissections, true)
             .map_max_entries("FLOWS", settings.max_flows)
             .map_max_entries("SPLT", splt)
             .load(&self.object)

@@ -25,6 +25,7 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use flowmeter_common::counter::MAX_INTERFACES;
 use flowmeter_common::event::MAX_SNAPSHOT;
+use flowmeter_common::globals::Globals;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::splt::CHUNK_SLOTS;
 use thiserror::Error;
@@ -302,40 +303,32 @@ pub fn now_ns() -> u64 {
 
 fn load(options: &Options, interfaces: &[Interface]) -> Result<Ebpf, Error> {
     let knobs = &options.knobs;
-    let many = u32::from(interfaces.len() > 1);
-    let (first, link) = interfaces.first().map_or((0, 0), |i| (i.index, i.link));
+    let (first_ifindex, first_link) = interfaces.first().map_or((0, 0), |i| (i.index, i.link));
     let chunks = knobs.splt.div_ceil(CHUNK_SLOTS as u32).saturating_mul(options.max_flows).max(1);
-    let sparse = u32::from(knobs.splt > DENSE_SPLT);
-    let statistics = u32::from(knobs.statistics);
-    let tunnels = u32::from(knobs.decode_tunnels);
-    let snapshot = u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32);
+    let is_sparse = knobs.splt > DENSE_SPLT;
+    let globals = Globals {
+        sparse: is_sparse.into(),
+        snapshot: u32::from(options.snapshot_length).min(MAX_SNAPSHOT as u32),
+        first_ifindex,
+        first_link,
+        many: (interfaces.len() > 1).into(),
+        attribute: options.attribute.into(),
+        pid_namespace: pids::namespace(),
+        ..Globals::from(knobs)
+    };
     let log_level = if options.log { u8::MAX } else { 0 };
-    let attribute = u32::from(options.attribute);
-    let pid_namespace = pids::namespace();
     let offsets = if options.attribute { layout::offsets() } else { None }.unwrap_or_default();
     let mut loader = EbpfLoader::new();
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
+    for (global, value) in globals.table() {
+        loader.override_global(global, value, true);
+    }
     loader
-        .override_global("ATTRIBUTE", &attribute, true)
-        .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("IDLE_NS", &knobs.idle_ns, true)
-        .override_global("ACTIVE_NS", &knobs.active_ns, true)
-        .override_global("TICK_NS", &knobs.tick_ns, true)
-        .override_global("ACCOUNTING", &knobs.accounting, true)
-        .override_global("SPLT_PACKETS", &knobs.splt, true)
-        .override_global("N_DISSECTIONS", &knobs.n_dissections, true)
-        .override_global("STATISTICS", &statistics, true)
-        .override_global("DECODE_TUNNELS", &tunnels, true)
-        .override_global("SPARSE", &sparse, true)
-        .override_global("SNAPSHOT", &snapshot, true)
-        .override_global("FIRST_IFINDEX", &first, true)
-        .override_global("FIRST_LINK", &link, true)
-        .override_global("MANY", &many, true)
         .map_max_entries("FLOWS", options.max_flows)
-        .map_max_entries(if sparse == 1 { "SPLT_SPARSE" } else { "SPLT" }, chunks)
+        .map_max_entries(if is_sparse { "SPLT_SPARSE" } else { "SPLT" }, chunks)
         .load(OBJECT)
         .map_err(|e| {
             if sys::is_permission(&e) { Error::NotPermitted } else { Error::Load(Box::new(e)) }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aya::EbpfLoader;
 use aya::programs::{ProgramError, ProgramInfo};
+use flowmeter_common::globals::Globals;
 
 use super::{Error, OBJECT, attach, classifier, layout, owners, sys};
 use crate::privileges::{self, Missing};
@@ -103,8 +104,11 @@ fn programs() -> Vec<Finding> {
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
-    let attribute = 1_u32;
-    loader.override_global("ATTRIBUTE", &attribute, true).map_max_entries("FLOWS", 64);
+    let globals = Globals { attribute: 1, ..Globals::default() };
+    for (global, value) in globals.table() {
+        loader.override_global(global, value, true);
+    }
+    loader.map_max_entries("FLOWS", 64);
     let mut ebpf = match loader.load(OBJECT) {
         Ok(ebpf) => ebpf,
         Err(e) => {
