@@ -1,10 +1,12 @@
 //! What the tests of flowmeter have in common.
 
 pub mod captures;
+pub mod configurations;
 pub mod hello;
 pub mod host;
 pub mod kernel;
 pub mod meter;
+pub mod ndpi;
 pub mod netns;
 pub mod packets;
 pub mod root;

@@ -10,56 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use flowmeter_tests::program;
+use flowmeter_tests::configurations::CONFIGURATIONS;
+use flowmeter_tests::{ndpi, program};
 use serde_json::Value;
-
-/// The configurations of the expected rows, and what they are as options.
-const CONFIGURATIONS: [(&str, &[&str]); 8] = [
-    ("default", &[]),
-    ("stat", &["--statistical-analysis", "--splt-analysis=255"]),
-    (
-        "acc1",
-        &[
-            "--statistical-analysis",
-            "--splt-analysis=255",
-            "--n-dissections=0",
-            "--accounting-mode=1",
-        ],
-    ),
-    (
-        "acc2",
-        &[
-            "--statistical-analysis",
-            "--splt-analysis=255",
-            "--n-dissections=0",
-            "--accounting-mode=2",
-        ],
-    ),
-    (
-        "acc3",
-        &[
-            "--statistical-analysis",
-            "--splt-analysis=255",
-            "--n-dissections=0",
-            "--accounting-mode=3",
-        ],
-    ),
-    ("notunnel", &["--statistical-analysis", "--splt-analysis=20", "--no-decode-tunnels"]),
-    (
-        "timeout",
-        &["--statistical-analysis", "--splt-analysis=20", "--idle-timeout=1", "--active-timeout=5"],
-    ),
-    (
-        "timeout0",
-        &[
-            "--statistical-analysis",
-            "--splt-analysis=5",
-            "--n-dissections=0",
-            "--idle-timeout=0",
-            "--active-timeout=0",
-        ],
-    ),
-];
 
 #[test]
 fn every_row_of_the_captures_is_nfstreams() -> Result<()> {
@@ -156,10 +109,7 @@ fn folder() -> Result<Option<PathBuf>> {
 
 /// Major and minor version of the nDPI in use.
 fn ndpi() -> Result<(u32, u32)> {
-    let output = Command::new(program("flowmeter")?).args(["doctor", "--format=json"]).output()?;
-    let findings: Value = serde_json::from_slice(&output.stdout)?;
-    let found = findings.as_array().context("a list")?.iter().find(|f| f["what"] == "nDPI");
-    let version = found.and_then(|f| f["found"].as_str()).context("no nDPI")?.to_owned();
+    let version = ndpi::version()?;
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());
     Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)))
 }
