@@ -198,6 +198,9 @@ mod tests {
             "@77 begin a",
             "running 2 tests",
             "skipped: `x` needs what this kernel has not",
+            // The processes may be asked for at any time.
+            "watch: /proc/9/task/9: Name: @77 State: S (sleeping) PPid: 1 in do_wait",
+            "watch: end",
             "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured",
         ]);
         let tests = ran.steps[0].tests(2);

@@ -72,6 +72,9 @@ const TESTS: [(&str, &[&str]); 4] = [
 /// How many times longer the tests wait in an emulated machine.
 const PATIENCE: u32 = 10;
 
+/// Lists the machine's processes when it is asked to: a line on its second serial port does.
+const WATCH: &str = include_str!("watch.sh");
+
 /// A step of the job.
 pub struct Step {
     /// What it is called in the report.
@@ -157,6 +160,7 @@ fn executables(messages: &str) -> Vec<(String, PathBuf)> {
 pub fn script(steps: &[Step], mark: &str) -> String {
     let mut lines = vec![
         "exec </dev/null >/dev/ttyS1 2>&1".to_owned(),
+        WATCH.into(),
         "export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin HOME=/root LC_ALL=C".into(),
         "export TMPDIR=/run/vm/tmp FLOWMETER_REQUIRE_ROOT=1 FLOWMETER_MAY_SET_CLOCK=1".into(),
         format!("export FLOWMETER_PATIENCE={PATIENCE}"),
@@ -208,6 +212,9 @@ not JSON"#;
         assert!(script.contains(once), "{script}");
         assert!(!script.contains("once more"), "{script}");
         assert!(script.contains("@77 "), "{script}");
+        assert_eq!(script.lines().filter(|line| line.ends_with('&')).count(), 1, "{script}");
+        let watch = script.find("\nwatch </dev/ttyS1 &\n").expect("a job that is watched");
+        assert!(watch < script.find("say begin").expect("a job with a step"), "{script}");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
 }

@@ -28,22 +28,28 @@ pub struct Run {
     /// What the verifier made of the programs.
     pub verdicts: Column,
     release: String,
+    /// How often it hung. After the first time it was booted once more.
+    hangs: u32,
     /// What doctor looked at, and how it stands.
     findings: Vec<(String, String)>,
 }
 
 impl Run {
     /// Judges the report of a machine that was to run `steps`, and was ended by `error` if not by
-    /// the end of its job.
+    /// the end of its job. If it hung more than once, the report is that of a hang.
     pub fn new(
         kernel: &Kernel,
         report: &Report,
         steps: &[Step],
         error: Option<String>,
+        hangs: u32,
         took: Duration,
     ) -> Self {
         let names: Vec<_> = steps.iter().map(|step| step.name).collect();
         let mut faults: Vec<_> = error.into_iter().collect();
+        if hangs > 1 {
+            faults.push(format!("it hung {hangs} times, and was ended"));
+        }
         faults.extend(report.faults(&names));
         let mut tests = Tests::default();
         for step in steps {
@@ -65,7 +71,7 @@ impl Run {
             faults.push("no program was loaded".into());
         }
         let release = report.release.clone().unwrap_or_default();
-        Self { took, tests, faults, verdicts, release, findings }
+        Self { took, tests, faults, verdicts, release, hangs, findings }
     }
 }
 
@@ -132,7 +138,9 @@ pub fn table(outcomes: &[(Kernel, Outcome)]) -> String {
     rows.push(row("tests skipped", &|run| run.tests.skipped.len().to_string()));
     rows.push(row("tests failed", &|run| run.tests.sum.failed.to_string()));
     rows.push(row("verdict", &|run| {
-        if run.faults.is_empty() { "good".into() } else { "FAILED".into() }
+        let verdict = if run.faults.is_empty() { "good" } else { "FAILED" };
+        let hung = if run.hangs == 1 { ", hung once" } else { "" };
+        format!("{verdict}{hung}")
     }));
     rows.push(row("seconds", &|run| run.took.as_secs().to_string()));
     let mut text = aligned(&rows);
@@ -199,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_run_is_summed_up() {
-        let run = Run::new(&KNOWN[0], &report(), &steps(), None, Duration::from_secs(9));
+        let run = Run::new(&KNOWN[0], &report(), &steps(), None, 0, Duration::from_secs(9));
         assert!(run.faults.is_empty(), "{:?}", run.faults);
         let text = table(&[
             (KNOWN[0], Outcome::Run(run)),
@@ -224,13 +232,24 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_nothing_has_failed() {
-        let hung = Some("it hangs".to_owned());
-        let run = Run::new(&KNOWN[0], &Report::new("77"), &steps(), hung, Duration::ZERO);
-        for fault in
-            ["it hangs", "live was not run", "doctor found nothing", "no program was loaded"]
-        {
+        let run = Run::new(&KNOWN[0], &Report::new("77"), &steps(), None, 2, Duration::ZERO);
+        for fault in [
+            "it hung 2 times, and was ended",
+            "live was not run",
+            "doctor found nothing",
+            "no program was loaded",
+        ] {
             assert!(run.faults.iter().any(|f| f == fault), "{:?}", run.faults);
         }
-        assert!(table(&[(KNOWN[0], Outcome::Run(run))]).contains("5.10 FAILED: it hangs"));
+        let text = table(&[(KNOWN[0], Outcome::Run(run))]);
+        assert!(text.contains("5.10 FAILED: it hung 2 times"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_that_hung_once_is_good_and_said_to_have() {
+        let run = Run::new(&KNOWN[0], &report(), &steps(), None, 1, Duration::ZERO);
+        assert!(run.faults.is_empty(), "{:?}", run.faults);
+        let text = table(&[(KNOWN[0], Outcome::Run(run))]);
+        assert!(text.contains("good, hung once"), "{text}");
     }
 }
