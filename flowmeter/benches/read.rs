@@ -10,9 +10,8 @@ use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Frame;
 use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
 use flowmeter::fields::{Options, Schema, TimeUnit};
-use flowmeter::record::Flow;
-use flowmeter::sink::Format;
-use flowmeter::sink::rows::Rows;
+use flowmeter::flow::Flow;
+use flowmeter::format::Kind;
 use flowmeter::table::Ended;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
@@ -141,9 +140,9 @@ fn per_flow(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow");
     group.throughput(Throughput::Elements(flows.len() as u64));
     group.bench_function("baseline: copy a row", |b| {
-        let rows = Rows::new(Arc::clone(&schema), Format::Json);
+        let rows = Kind::Json.of(Arc::clone(&schema));
         let mut row = Vec::new();
-        rows.push(&flows[0], &mut row);
+        rows.flow(&flows[0], &mut row);
         b.iter(|| {
             out.clear();
             for _ in &flows {
@@ -152,13 +151,13 @@ fn per_flow(c: &mut Criterion) {
             out.len()
         });
     });
-    for (name, format) in [("to JSON", Format::Json), ("to CSV", Format::Csv)] {
-        let rows = Rows::new(Arc::clone(&schema), format);
+    for (name, format) in [("to JSON", Kind::Json), ("to CSV", Kind::Csv)] {
+        let rows = format.of(Arc::clone(&schema));
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
                 for flow in &flows {
-                    rows.push(flow, &mut out);
+                    rows.flow(flow, &mut out);
                 }
                 out.len()
             });

@@ -22,7 +22,7 @@ fn containment(here: &Result<(), dissect::Error>) -> Finding {
     use dissect::contained::Landlock;
     let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
     let user = dissect::User::NOBODY;
-    match dissect::place::contained(user) {
+    match dissect::place::contained(dissect::this_program(), user) {
         Ok(landlock) => {
             let (state, word) = match landlock {
                 Landlock::Full => (State::Works, "Landlock"),

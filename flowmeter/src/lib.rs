@@ -3,7 +3,7 @@
 //! The modules stand in data order, from the packet to the line in the log; `engine` wires them.
 //! See `ARCHITECTURE.md`.
 
-pub mod signals;
+pub mod notice;
 mod redact;
 mod stat;
 mod users;
@@ -12,17 +12,16 @@ pub mod table;
 pub mod collector;
 pub mod dissect;
 pub mod attribution;
-pub mod record;
+pub mod flow;
 pub mod fields;
-pub mod sink;
+pub mod format;
+pub mod output;
+pub mod report;
+pub mod run;
 
-pub mod annotate;
-pub mod engine;
-pub mod read;
-pub mod health;
-pub mod watch;
 pub mod privileges;
 pub mod descriptors;
+pub mod hangup;
 
 pub mod cli;
 pub mod config;

@@ -3,12 +3,16 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use flowmeter::cli::progress;
 use flowmeter::cli::{self, Command, Listing};
 use flowmeter::config::{LivePlan, ReadPlan};
-use flowmeter::signals::{self, Signals};
-use flowmeter::{descriptors, dissect, doctor, engine, fields, privileges, read};
+use flowmeter::report::Report;
+use flowmeter::run::{Control, Live, Read};
+use flowmeter::{descriptors, dissect, doctor, fields, hangup, privileges};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,15 +54,24 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut watch = Watch::start()?;
-        let signals = Arc::new(Signals::default());
-        let attached = engine::attach(&plan)?;
+        let log = plan.log.open()?;
+        let needs = plan.needs();
+        let schema = Arc::clone(&plan.log.schema);
+        let run = Live::attach(plan.options)?.to(log).redacting(move || schema.redacted());
         // While there is no other thread, which would keep its own.
-        privileges::keep_only(plan.needs())?;
-        let seen = Arc::clone(&signals);
-        let run = tokio::task::spawn_blocking(move || engine::live(&plan, attached, &seen));
+        privileges::keep_only(needs)?;
+        let control = run.control();
+        if let Some(every) = plan.performance_report {
+            report_every(every, &control)?;
+        }
+        let run = tokio::task::spawn_blocking(move || run.run());
         tokio::select! {
-            ended = run => Ok(ended.context("the meter panicked")??),
-            () = watch.second_stop(&signals) => Err(anyhow::anyhow!(
+            ended = run => {
+                let (report, ended) = ended.context("the meter panicked")?;
+                print_report(report.as_ref());
+                Ok(ended?)
+            }
+            () = watch.second_stop(&control) => Err(anyhow::anyhow!(
                 "interrupted again; flows that were not written are lost"
             )),
         }
@@ -68,19 +81,45 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
     ended
 }
 
+/// The balance, on standard error.
+fn print_report(report: Option<&Report>) {
+    if let Some(report) = report {
+        eprintln!("{}", report.json());
+    }
+}
+
+/// Prints the balance from time to time, until the run is over.
+fn report_every(every: Duration, control: &Arc<Control>) -> anyhow::Result<()> {
+    let control = Arc::clone(control);
+    let print = move || loop {
+        thread::sleep(every);
+        let Some(report) = control.report() else { break };
+        print_report(Some(&report));
+    };
+    thread::Builder::new().name("report".into()).spawn(print)?;
+    Ok(())
+}
+
 /// Reads until the captures end, or a signal asks for it; a second one does not wait. Without a
 /// thread for signals, as one thread alone allocates faster.
 fn read(plan: &ReadPlan) -> anyhow::Result<()> {
-    let signals = Arc::new(Signals::default());
-    let hangup = (!signals::is_hangup_ignored()).then_some(SIGHUP);
+    let schema = Arc::clone(&plan.log.schema);
+    let run =
+        Read::new(plan.options.clone()).to(plan.log.open()?).redacting(move || schema.redacted());
+    let control = run.control();
+    let hangup = (!hangup::is_hangup_ignored()).then_some(SIGHUP);
     for number in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-        let stop = signals.stop_flag();
+        let stop = control.stop_flag();
         // In this order: the second one finds the flag set.
         flag::register_conditional_shutdown(number, 1, Arc::clone(&stop))
             .and_then(|_| flag::register(number, stop))
             .context("failed to watch for signals")?;
     }
-    Ok(read::read(plan, &signals)?)
+    let bar = progress::Bar::show(plan, &run.progress())?;
+    let (report, ended) = run.run();
+    drop(bar);
+    print_report(report.as_ref());
+    Ok(ended?)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -102,7 +141,7 @@ struct Watch {
 impl Watch {
     /// From now on signals wait to be looked at. In a runtime.
     fn start() -> std::io::Result<Self> {
-        let hangup = !signals::is_hangup_ignored();
+        let hangup = !hangup::is_hangup_ignored();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -114,17 +153,17 @@ impl Watch {
     /// Tells the run what signals ask. SIGINT and SIGTERM ask for its end, and so does SIGHUP if it
     /// comes from a terminal that is closed; else that asks for the log to be opened anew. Comes
     /// back when the end is asked for again.
-    async fn second_stop(&mut self, signals: &Signals) {
+    async fn second_stop(&mut self, control: &Control) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
                 () = next(&mut self.hangup) => if !self.has_terminal {
-                    signals.reopen();
+                    control.reopen();
                     continue;
                 }
             }
-            if signals.stop() {
+            if control.stop() {
                 return;
             }
         }

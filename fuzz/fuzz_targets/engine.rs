@@ -11,16 +11,15 @@ use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Capture;
 use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
 use flowmeter::fields::{Options, Schema, TimeUnit};
-use flowmeter::record::Flow;
-use flowmeter::sink::Format;
-use flowmeter::sink::rows::Rows;
+use flowmeter::flow::Flow;
+use flowmeter::format::{Format, Kind};
 use flowmeter::table::Ended;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::Layer;
 use libfuzzer_sys::fuzz_target;
 
 struct Writer {
-    rows: [Rows; 2],
+    rows: [std::sync::Arc<dyn Format>; 2],
     out: Vec<u8>,
     packets: u64,
 }
@@ -40,10 +39,11 @@ impl Observer<()> for Writer {
             layer7: None,
             owners: Owners::default(),
             interface: None,
+            peer: None,
         };
         for rows in &self.rows {
             self.out.clear();
-            rows.push(&flow, &mut self.out);
+            rows.flow(&flow, &mut self.out);
             assert!(std::str::from_utf8(&self.out).is_ok());
         }
     }
@@ -86,7 +86,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let schema = std::sync::Arc::new(Schema::new(options));
     let mut writer = Writer {
-        rows: [Format::Json, Format::Csv].map(|format| Rows::new(schema.clone(), format)),
+        rows: [Kind::Json, Kind::Csv].map(|kind| kind.of(schema.clone())),
         out: Vec::new(),
         packets: 0,
     };

@@ -591,6 +591,7 @@ fn take_a_map_twice() -> Result<()> {
         promiscuous: false,
         attribute: false,
         log: false,
+        notices: flowmeter::notice::Notices::none(),
     })?;
     kernel.flow_map()?;
     // Maps are taken once, so now it is as if the object had none of this name.

@@ -26,28 +26,35 @@ const DOORS: &[(&str, &[&str])] = &[
     ("md5", &["dissect/hello/"]),
     ("clap", &["cli/"]),
     ("tokio", &["main.rs"]),
-    ("indicatif", &["read/progress"]),
+    ("indicatif", &["cli/progress"]),
     ("landlock", &["dissect/contained/sandbox"]),
     ("seccompiler", &["dissect/contained/sandbox"]),
     ("caps", &["dissect/contained/sandbox", "privileges"]),
     ("procfs", &["attribution/", "dissect/contained/watch", "stat.rs"]),
 ];
 
-/// Stages in data order: none imports a later one, nor `cli`, `config` and `engine`.
+/// Stages in data order: none imports a later one, nor what stands above them all.
 const STAGES: &[&str] = &[
+    "notice",
     "capture",
     "table",
     "collector",
     "dissect",
     "attribution",
     "plugin",
-    "record",
+    "flow",
     "fields",
-    "sink",
+    "format",
+    "output",
+    "report",
+    "run",
 ];
 
-/// Modules above the stages.
-const ABOVE: &[&str] = &["cli", "config", "engine", "annotate", "health"];
+/// The command, above the stages.
+const ABOVE: &[&str] = &["cli", "config"];
+
+/// The command, which alone prints: everything else tells by `notice`.
+const PRINTS: &[&str] = &["cli/", "main.rs"];
 
 /// Files of `flowmeter` with `unsafe`.
 const UNSAFE: &[&str] = &[
@@ -58,7 +65,7 @@ const UNSAFE: &[&str] = &[
     "dissect/contained/child.rs",
     "attribution/addresses.rs",
     "capture/pcap/filter.rs",
-    "signals.rs",
+    "hangup.rs",
 ];
 
 /// A shorter reason than this for an `expect` is hardly one.
@@ -98,6 +105,10 @@ fn check(name: &str, text: &str) -> Vec<String> {
                 let doors = doors.join(", ");
                 fault(word.at, format!("`{outside}` may be named only in {doors}"));
             }
+        }
+        let is_print = ["print", "println", "eprint", "eprintln"].contains(&word.text);
+        if is_print && word.after.starts_with('!') && !is_in(name, PRINTS) {
+            fault(word.at, "the library prints nothing; tell it by `notice`".into());
         }
         if word.text == "unsafe" && !is_in(name, UNSAFE) {
             fault(word.at, "`unsafe` is not at home here".into());
@@ -164,32 +175,32 @@ mod tests {
     #[test]
     fn a_crate_has_one_door() {
         assert!(check("capture/kernel/mod.rs", "use aya::Ebpf;").is_empty());
-        assert_eq!(check("engine.rs", "use aya::Ebpf;").len(), 1);
-        assert_eq!(check("engine.rs", "use ::aya::Ebpf;").len(), 1);
-        assert_eq!(check("engine.rs", "use aya as kernel;").len(), 1);
-        assert_eq!(check("engine.rs", "#[derive(clap::Args)]").len(), 1);
-        assert!(check("engine.rs", "use crate::maya::Ebpf; // aya::Ebpf").is_empty());
-        assert!(check("engine.rs", "use crate::aya::Ebpf;").is_empty());
-        assert!(check("engine.rs", "let s = \"aya::Ebpf\";").is_empty());
+        assert_eq!(check("run/live.rs", "use aya::Ebpf;").len(), 1);
+        assert_eq!(check("run/live.rs", "use ::aya::Ebpf;").len(), 1);
+        assert_eq!(check("run/live.rs", "use aya as kernel;").len(), 1);
+        assert_eq!(check("run/live.rs", "#[derive(clap::Args)]").len(), 1);
+        assert!(check("run/live.rs", "use crate::maya::Ebpf; // aya::Ebpf").is_empty());
+        assert!(check("run/live.rs", "use crate::aya::Ebpf;").is_empty());
+        assert!(check("run/live.rs", "let s = \"aya::Ebpf\";").is_empty());
     }
 
     #[test]
     fn stages_stand_in_order() {
-        assert!(check("sink/json.rs", "use crate::record::Flow;").is_empty());
-        assert_eq!(check("record.rs", "use crate::sink::Sink;").len(), 1);
-        assert_eq!(check("sink/json.rs", "use crate::config::Plan;").len(), 1);
+        assert!(check("format/json.rs", "use crate::flow::Flow;").is_empty());
+        assert_eq!(check("flow.rs", "use crate::format::Format;").len(), 1);
+        assert_eq!(check("format/json.rs", "use crate::config::Plan;").len(), 1);
         assert_eq!(
-            check("record.rs", "use crate::{\n    table::{sink, Table},\n    sink::Sink,\n};"),
-            ["record.rs:3: `record` stands before `sink`"]
+            check("flow.rs", "use crate::{\n    table::{format, Table},\n    format::Format,\n};"),
+            ["flow.rs:3: `flow` stands before `format`"]
         );
-        assert!(check("record.rs", "use crate::sinking::Ship;").is_empty());
+        assert!(check("flow.rs", "use crate::formatting::Ship;").is_empty());
     }
 
     #[test]
     fn unsafe_has_few_homes() {
         assert!(check("capture/kernel/sys.rs", "unsafe { bpf() }").is_empty());
-        assert_eq!(check("engine.rs", "let x = unsafe{ f() };").len(), 1);
-        assert!(check("engine.rs", "#![forbid(unsafe_code)]").is_empty());
+        assert_eq!(check("run/live.rs", "let x = unsafe{ f() };").len(), 1);
+        assert!(check("run/live.rs", "#![forbid(unsafe_code)]").is_empty());
     }
 
     #[test]

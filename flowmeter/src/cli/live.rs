@@ -10,16 +10,14 @@ use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
 use crate::attribution::profile::{self, Secrets};
 use crate::capture::kernel::{Direction, Ingress};
-use crate::config::{LivePlan, MAX_INTERFACES};
+use crate::config::LivePlan;
 use crate::fields;
-use crate::sink::Format;
+use crate::format::Kind;
+use crate::output::queue::{self, WhenFull};
+use crate::run::{LiveOptions, MAX_INTERFACES, SNAPSHOT_LENGTH};
 
 /// SPLT slots have room for so many packets of a flow in the kernel.
 const MAX_LIVE_SPLT: u32 = 255;
-
-/// Bytes of a frame that the dissector gets, unless told otherwise: more than NFStream's 1536, since
-/// a browser's `ClientHello` on loopback or a link of large frames has as many.
-const SNAPSHOT_LENGTH: u16 = 4_096;
 
 /// `flowmeter live`.
 #[derive(Args)]
@@ -115,6 +113,21 @@ struct CaptureArgs {
         allow_negative_numbers = true)]
     meter_records: Duration,
 
+    /// Let so many MiB of rows wait for an output that does not take them, 1 to 65536.
+    #[arg(long, value_name = "MIB", default_value_t = 64,
+        value_parser = value_parser!(u32).range(1..=65_536), allow_negative_numbers = true)]
+    output_queue: u32,
+
+    /// What becomes of rows that find no room there: drop counts them and goes on, wait holds up the
+    /// meter until there is room, for as long as the kernel's buffers last, stop ends it.
+    #[arg(long, value_name = "WHAT", default_value = "drop",
+        value_parser = choice(&[
+            ("drop", WhenFull::Drop),
+            ("wait", WhenFull::Wait),
+            ("stop", WhenFull::End),
+        ]))]
+    when_full: WhenFull,
+
     /// Show the kernel programs' log messages.
     #[arg(long)]
     log_bpf: bool,
@@ -141,49 +154,48 @@ impl LiveArgs {
                 return Err(Exit::usage(format_args!("interface `{name}` is named twice")));
             }
         }
-        let output = self.output.sink(None)?;
         let live = self.live;
-        let meter_records = unless_zero(live.meter_records);
-        if meter_records.is_some() && output.format != Format::Json {
-            return Err(Exit::usage(
-                "--meter-records needs --format json, since CSV has flows alone; \
-                 --performance-report prints the same to standard error",
-            ));
-        }
         let secrets = self.output.secrets(Secrets::Redacted);
         let columns = fields::Options {
             visibility: live.system_visibility_mode,
             ..self.meter.fields(MAX_LIVE_SPLT)
         };
-        let schema = self.output.schema(columns, secrets)?;
-        let containment = self.meter.containment()?;
-        let details = self.meter.details()?;
-        Ok(LivePlan {
-            containment,
-            details,
-            interfaces: self.interfaces,
-            knobs,
-            max_flows: live.max_flows,
-            snapshot_length: self.meter.snapshot_length.unwrap_or(SNAPSHOT_LENGTH),
-            ingress: live.ingress,
-            direction: live.direction,
-            promiscuous: !live.no_promiscuous_mode,
-            max_nflows: self.meter.max_nflows(),
-            performance_report: unless_zero(live.performance_report),
-            meter_records,
-            visibility: live
-                .system_visibility_mode
-                .then_some(Duration::from_millis(live.system_visibility_poll_ms)),
-            max_sockets: live.max_sockets as usize,
-            profiles: profile::Options {
-                hash: live.hash_executables.then(profile::Budget::default),
-                secrets,
-                max_cmdline: live.max_cmdline as usize,
-                max_processes: live.max_processes as usize,
-            },
-            output,
-            schema,
-            log_bpf: live.log_bpf,
-        })
+        let mut log = self.output.log(None, self.output.schema(columns, secrets)?)?;
+        log.queue = queue::Options {
+            capacity: (live.output_queue as usize) << 20,
+            when_full: live.when_full,
+        };
+        let meter_records = unless_zero(live.meter_records);
+        if meter_records.is_some() && log.format != Kind::Json {
+            return Err(Exit::usage(
+                "--meter-records needs --format json, since CSV has flows alone; \
+                 --performance-report prints the same to standard error",
+            ));
+        }
+        let mut options = LiveOptions::new(self.interfaces);
+        options.knobs = knobs;
+        options.max_flows = live.max_flows;
+        options.snapshot_length = self.meter.snapshot_length.unwrap_or(SNAPSHOT_LENGTH);
+        options.ingress = live.ingress;
+        options.direction = live.direction;
+        options.promiscuous = !live.no_promiscuous_mode;
+        options.max_nflows = self.meter.max_nflows();
+        options.records = meter_records;
+        options.visibility = live
+            .system_visibility_mode
+            .then_some(Duration::from_millis(live.system_visibility_poll_ms));
+        options.max_sockets = live.max_sockets as usize;
+        options.profiles = profile::Options {
+            hash: live.hash_executables.then(profile::Budget::default),
+            secrets,
+            max_cmdline: live.max_cmdline as usize,
+            max_processes: live.max_processes as usize,
+        };
+        options.containment = self.meter.containment()?;
+        options.details = self.meter.details()?;
+        options.log_bpf = live.log_bpf;
+        options.notices = super::notices();
+        let performance_report = unless_zero(live.performance_report);
+        Ok(LivePlan { options, performance_report, log })
     }
 }

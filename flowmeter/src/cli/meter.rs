@@ -9,7 +9,7 @@ use flowmeter_common::packet::Layer;
 
 use super::Exit;
 use super::values::{choice, nanoseconds, seconds, user};
-use crate::dissect::{Containment, User};
+use crate::dissect::{Containment, User, this_program};
 use crate::fields::{self, TimeUnit};
 
 /// Options shared by all that meter, with `NFStream`'s names and defaults.
@@ -169,7 +169,11 @@ impl MeterArgs {
     pub fn containment(&self) -> Result<Containment, Exit> {
         let quarantine = self.quarantine.clone();
         if self.dissector {
-            return Ok(Containment::Child { user: self.dissector_user, quarantine });
+            return Ok(Containment::Child {
+                program: this_program(),
+                user: self.dissector_user,
+                quarantine,
+            });
         }
         if quarantine.is_some() {
             return Err(Exit::usage(

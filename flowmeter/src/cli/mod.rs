@@ -6,6 +6,7 @@
 mod live;
 mod meter;
 mod output;
+pub mod progress;
 mod read;
 mod values;
 
@@ -16,6 +17,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{LivePlan, ReadPlan};
+use crate::notice::{Level, Notices};
 
 /// What to do.
 pub enum Command {
@@ -45,6 +47,15 @@ pub struct Exit {
     pub text: String,
     /// The process's exit code: 0, or 2 for wrong arguments.
     pub code: u8,
+}
+
+/// Notices go to standard error, a line each.
+fn notices() -> Notices {
+    Notices::new(|notice| match notice.level() {
+        Level::Debug => eprintln!("kernel: {notice}"),
+        Level::Info => eprintln!("flowmeter: {notice}"),
+        Level::Warning => eprintln!("flowmeter: warning: {notice}"),
+    })
 }
 
 /// Reads the command line, the program's name first.

@@ -9,9 +9,12 @@ use clap::Args;
 use super::Exit;
 use super::values::choice;
 use crate::attribution::profile::Secrets;
+use crate::config::LogPlan;
 use crate::fields::anonymize::Anonymizer;
 use crate::fields::{self, Schema};
-use crate::sink::{self, Destination, Format};
+use crate::format::Kind;
+use crate::output::queue;
+use crate::output::{self, Destination};
 
 /// Options shared by all that write flows.
 #[derive(Args)]
@@ -25,8 +28,8 @@ pub struct OutputArgs {
     /// How to write: json is an object a line, added to the file; csv replaces it. [default: csv
     /// if FILE ends in .csv, else json]
     #[arg(long, value_name = "FORMAT",
-        value_parser = choice(&[("json", Format::Json), ("csv", Format::Csv)]))]
-    format: Option<Format>,
+        value_parser = choice(&[("json", Kind::Json), ("csv", Kind::Csv)]))]
+    format: Option<Kind>,
 
     /// Write only these columns, in this order, separated by commas. `flowmeter fields` lists
     /// them.
@@ -62,34 +65,34 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Where to write, and how. `capture` is what is metered, if that is a file.
-    pub fn sink(&self, capture: Option<&Path>) -> Result<sink::Options, Exit> {
+    /// Where to write, and how, flows with the columns of `schema`. `capture` is what is metered, if
+    /// that is a file.
+    pub fn log(&self, capture: Option<&Path>, schema: Arc<Schema>) -> Result<LogPlan, Exit> {
         let is_csv = |path: &Path| path.extension().is_some_and(|e| e == "csv");
         let by_name = self.output.as_deref().is_some_and(is_csv);
-        let format = self.format.unwrap_or(if by_name { Format::Csv } else { Format::Json });
+        let format = self.format.unwrap_or(if by_name { Kind::Csv } else { Kind::Json });
         let destination = match (&self.output, capture) {
             (Some(path), _) if path.as_os_str() == "-" => Destination::Stdout,
             (Some(path), _) => Destination::File(path.clone()),
-            (None, Some(path)) if format == Format::Csv && path.as_os_str() != "-" => {
+            (None, Some(path)) if format == Kind::Csv && path.as_os_str() != "-" => {
                 let mut path = path.as_os_str().to_owned();
                 path.push(".csv");
                 Destination::File(path.into())
             }
             (None, _) => Destination::Stdout,
         };
-        let options = sink::Options {
+        let output = output::Options {
             destination,
-            format,
             flows_per_file: NonZeroU64::new(self.flows_per_file),
             rotate_files: NonZeroU64::new(self.rotate_files),
         };
-        if options.flows_per_file.is_some() && options.destination == Destination::Stdout {
+        if output.flows_per_file.is_some() && output.destination == Destination::Stdout {
             return Err(Exit::usage("--flows-per-file needs files; name the first with --output"));
         }
-        if options.rotate_files.is_some() && options.flows_per_file.is_none() {
+        if output.rotate_files.is_some() && output.flows_per_file.is_none() {
             return Err(Exit::usage("--rotate-files needs --flows-per-file"));
         }
-        Ok(options)
+        Ok(LogPlan { output, format, schema, queue: queue::Options::default() })
     }
 
     /// What becomes of secrets, if that is not said `by_default`.

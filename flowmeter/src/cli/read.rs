@@ -13,6 +13,7 @@ use crate::capture::pcap::filter::{Filter, Invalid};
 use crate::collector::pcap::Reading;
 use crate::config::ReadPlan;
 use crate::fields;
+use crate::run::ReadOptions;
 
 /// `flowmeter read`.
 #[derive(Args)]
@@ -67,26 +68,27 @@ impl ReadArgs {
             as_flowcontainer,
             ..meter.fields(MAX_SEQUENCE)
         };
-        let output = self.output.sink(self.files.first().map(PathBuf::as_path))?;
-        if let Some(file) = self.files.iter().find(|file| output.would_overwrite(file)) {
+        let schema = self.output.schema(fields, self.output.secrets(Secrets::Shown))?;
+        let needs_ids = schema.is_anonymized("id");
+        let log = self.output.log(self.files.first().map(PathBuf::as_path), schema)?;
+        if let Some(file) = self.files.iter().find(|file| log.would_overwrite(file)) {
             return Err(Exit::usage(format_args!(
                 "--output: `{}` is one of the captures; name another file",
                 file.display()
             )));
         }
-        Ok(ReadPlan {
-            files: self.files.clone(),
-            knobs,
-            reading,
-            bpf_filter: self.bpf_filter.clone(),
-            snapshot_length: self.meter.snapshot_length.map_or(usize::MAX, usize::from),
-            n_meters: self.n_meters,
-            containment: self.meter.containment()?,
-            details: self.meter.details()?,
-            max_nflows: self.meter.max_nflows(),
-            output,
-            schema: self.output.schema(fields, self.output.secrets(Secrets::Shown))?,
-        })
+        let mut options = ReadOptions::new(self.files.clone());
+        options.knobs = knobs;
+        options.reading = reading;
+        options.bpf_filter.clone_from(&self.bpf_filter);
+        options.snapshot_length = self.meter.snapshot_length.map_or(usize::MAX, usize::from);
+        options.n_meters = self.n_meters;
+        options.needs_ids = needs_ids;
+        options.containment = self.meter.containment()?;
+        options.details = self.meter.details()?;
+        options.max_nflows = self.meter.max_nflows();
+        options.notices = super::notices();
+        Ok(ReadPlan { options, log })
     }
 }
 

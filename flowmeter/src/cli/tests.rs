@@ -6,7 +6,8 @@ use flowmeter_common::knobs::Knobs;
 use super::*;
 use crate::capture::kernel::{Direction, Ingress};
 use crate::collector::pcap::Reading;
-use crate::sink::{Destination, Format};
+use crate::format::Kind;
+use crate::output::Destination;
 
 fn plan(args: &str) -> Result<LivePlan, String> {
     let args = ["flowmeter", "live"].into_iter().chain(args.split(' '));
@@ -37,21 +38,21 @@ fn definition_is_sound() {
 #[test]
 fn defaults_are_nfstreams_but_for_the_processes() {
     let plan = good("eth0");
-    assert_eq!(plan.interfaces, ["eth0"]);
-    assert_eq!(plan.knobs, Knobs::default());
-    assert_eq!(plan.max_flows, 131_072);
+    assert_eq!(plan.options.interfaces, ["eth0"]);
+    assert_eq!(plan.options.knobs, Knobs::default());
+    assert_eq!(plan.options.max_flows, 131_072);
     // More than NFStream's 1536.
-    assert_eq!(plan.snapshot_length, 4_096);
-    assert_eq!((plan.ingress, plan.direction), (Ingress::Auto, Direction::Both));
-    assert!(plan.promiscuous && !plan.log_bpf);
-    assert_eq!(plan.max_nflows, None);
-    assert!(plan.visibility.is_some() && plan.needs().processes);
+    assert_eq!(plan.options.snapshot_length, 4_096);
+    assert_eq!((plan.options.ingress, plan.options.direction), (Ingress::Auto, Direction::Both));
+    assert!(plan.options.promiscuous && !plan.options.log_bpf);
+    assert_eq!(plan.options.max_nflows, None);
+    assert!(plan.options.visibility.is_some() && plan.needs().processes);
     let without = good("eth0 --system-visibility-mode 0");
-    assert!(without.visibility.is_none() && !without.needs().processes);
-    assert!(plan.schema.options().visibility && !without.schema.options().visibility);
-    assert_eq!((plan.performance_report, plan.meter_records), (None, None));
-    assert_eq!(plan.output.destination, Destination::Stdout);
-    assert_eq!(plan.output.format, Format::Json);
+    assert!(without.options.visibility.is_none() && !without.needs().processes);
+    assert!(plan.log.schema.options().visibility && !without.log.schema.options().visibility);
+    assert_eq!((plan.performance_report, plan.options.records), (None, None));
+    assert_eq!(plan.log.output.destination, Destination::Stdout);
+    assert_eq!(plan.log.format, Kind::Json);
 }
 
 #[test]
@@ -77,32 +78,32 @@ fn every_option_arrives() {
         statistics: true,
         decode_tunnels: false,
     };
-    assert_eq!(plan.knobs, knobs);
-    assert_eq!((plan.max_flows, plan.snapshot_length), (1_000, 64));
-    assert_eq!((plan.ingress, plan.direction), (Ingress::Tcx, Direction::Ingress));
-    assert!(!plan.promiscuous && plan.log_bpf);
-    assert_eq!(plan.max_nflows, Some(7));
-    assert_eq!(plan.visibility.map(|d| d.as_millis()), Some(50));
+    assert_eq!(plan.options.knobs, knobs);
+    assert_eq!((plan.options.max_flows, plan.options.snapshot_length), (1_000, 64));
+    assert_eq!((plan.options.ingress, plan.options.direction), (Ingress::Tcx, Direction::Ingress));
+    assert!(!plan.options.promiscuous && plan.options.log_bpf);
+    assert_eq!(plan.options.max_nflows, Some(7));
+    assert_eq!(plan.options.visibility.map(|d| d.as_millis()), Some(50));
     assert_eq!(plan.performance_report.map(|d| d.as_secs()), Some(1));
-    assert_eq!(plan.meter_records.map(|d| d.as_secs()), Some(2));
+    assert_eq!(plan.options.records.map(|d| d.as_secs()), Some(2));
     let path = PathBuf::from("a/b.log");
-    assert_eq!(plan.output.destination, Destination::File(path));
-    let options = plan.schema.options();
+    assert_eq!(plan.log.output.destination, Destination::File(path));
+    let options = plan.log.schema.options();
     assert!(options.statistics && options.visibility && !options.dissection && !options.tunnels);
 }
 
 #[test]
 fn the_last_of_a_pair_counts() {
-    assert!(!good("e --decode-tunnels --no-decode-tunnels").knobs.decode_tunnels);
-    assert!(good("e --no-decode-tunnels --decode-tunnels").knobs.decode_tunnels);
-    assert!(good("e --no-promiscuous-mode --promiscuous-mode").promiscuous);
+    assert!(!good("e --decode-tunnels --no-decode-tunnels").options.knobs.decode_tunnels);
+    assert!(good("e --no-decode-tunnels --decode-tunnels").options.knobs.decode_tunnels);
+    assert!(good("e --no-promiscuous-mode --promiscuous-mode").options.promiscuous);
 }
 
 #[test]
 fn csv_by_name_or_by_word() {
-    assert_eq!(good("e -o x.csv").output.format, Format::Csv);
-    assert_eq!(good("e -o x.csv --format json").output.format, Format::Json);
-    let rotated = good("e -o x.csv --flows-per-file 10 --rotate-files 3").output;
+    assert_eq!(good("e -o x.csv").log.format, Kind::Csv);
+    assert_eq!(good("e -o x.csv --format json").log.format, Kind::Json);
+    let rotated = good("e -o x.csv --flows-per-file 10 --rotate-files 3").log.output;
     assert_eq!(rotated.flows_per_file.map(u64::from), Some(10));
     assert_eq!(rotated.rotate_files.map(u64::from), Some(3));
 }
@@ -110,7 +111,7 @@ fn csv_by_name_or_by_word() {
 #[test]
 fn columns_are_selected_and_ordered() {
     let plan = good("e --columns dst_ip,id --columns-to-anonymize src_ip,dst_ip");
-    let names: Vec<_> = plan.schema.columns().map(|c| c.name).collect();
+    let names: Vec<_> = plan.log.schema.columns().map(|c| c.name).collect();
     assert_eq!(names, ["dst_ip", "id"]);
 }
 
@@ -183,10 +184,10 @@ fn good_read(args: &str) -> ReadPlan {
 #[test]
 fn captures_have_options_of_their_own() {
     let plan = good_read("a.pcap b.pcap --n-meters 3 --bpf-filter tcp --splt-analysis 65535");
-    assert_eq!(plan.files, [PathBuf::from("a.pcap"), PathBuf::from("b.pcap")]);
-    assert_eq!((plan.n_meters, plan.reading), (3, Reading::Right));
-    assert_eq!(plan.bpf_filter.as_deref(), Some("tcp"));
-    assert_eq!(plan.knobs.splt, 65_535);
+    assert_eq!(plan.options.files, [PathBuf::from("a.pcap"), PathBuf::from("b.pcap")]);
+    assert_eq!((plan.options.n_meters, plan.options.reading), (3, Reading::Right));
+    assert_eq!(plan.options.bpf_filter.as_deref(), Some("tcp"));
+    assert_eq!(plan.options.knobs.splt, 65_535);
     for (args, says) in [
         ("", "a value is required for '<FILE>...'"),
         ("a --bpf-filter tcp/", "'--bpf-filter <EXPRESSION>': "),
@@ -201,7 +202,7 @@ fn captures_have_options_of_their_own() {
 
 #[test]
 fn the_csv_of_a_capture_stands_beside_it() {
-    let destination = |args| good_read(args).output.destination;
+    let destination = |args| good_read(args).log.output.destination;
     let beside = Destination::File("d.csv/a.pcap.csv".into());
     assert_eq!(destination("d.csv/a.pcap --format csv"), beside);
     assert_eq!(destination("a.pcap --format csv -o -"), Destination::Stdout);
@@ -213,10 +214,10 @@ fn the_csv_of_a_capture_stands_beside_it() {
 fn flowcontainer_has_sequences_and_no_timeouts() {
     let plan = good_read("a --compat flowcontainer --max-sequence 9");
     assert_eq!(
-        (plan.knobs.splt, plan.knobs.idle_ns, plan.knobs.active_ns),
+        (plan.options.knobs.splt, plan.options.knobs.idle_ns, plan.options.knobs.active_ns),
         (9, u64::MAX, u64::MAX)
     );
-    assert_eq!(plan.schema.options().sequences, 9);
-    assert_eq!(good("e --sequences").knobs.splt, 255);
+    assert_eq!(plan.log.schema.options().sequences, 9);
+    assert_eq!(good("e --sequences").options.knobs.splt, 255);
     assert!(bad("e --sequences --max-sequence 256").contains("at most 255 live"));
 }

@@ -13,6 +13,7 @@ use flowmeter_common::lifetime;
 use crate::capture::kernel::{
     Balance, Drained, Error, FlowMap, Kernel, PacketRing, RecordRing, Slice, SpltMap,
 };
+use crate::notice::{Notice, Notices};
 use crate::table::{Ended, Order, Table};
 
 /// Empties the kernel's maps and rings.
@@ -32,6 +33,7 @@ pub struct Collector {
     pass: Pass,
     /// Flows that were still in the kernel at the end.
     left: usize,
+    notices: Notices,
 }
 
 /// Sees what the kernel hands out, in an order in which every packet of a flow comes before its
@@ -69,7 +71,12 @@ impl Collector {
     ///
     /// Of the flows that it has no room for, `max_overflow` are metered here at a time; those that
     /// were silent longest end early for want of resources.
-    pub fn new(mut kernel: Kernel, knobs: Knobs, max_overflow: usize) -> Result<Self, Error> {
+    pub fn new(
+        mut kernel: Kernel,
+        knobs: Knobs,
+        max_overflow: usize,
+        notices: Notices,
+    ) -> Result<Self, Error> {
         Ok(Self {
             flows: kernel.flow_map()?,
             records: kernel.record_ring()?,
@@ -83,6 +90,7 @@ impl Collector {
             due: Vec::new(),
             pass: Pass { begun: Instant::now(), slices: 0, last: 0, running: true },
             left: 0,
+            notices,
         })
     }
 
@@ -111,7 +119,7 @@ impl Collector {
     pub fn tick(&mut self, see: &mut impl Observer) -> Result<usize, Error> {
         self.follow_wall_clock();
         let events = self.drain(see)?;
-        self.kernel.print_log();
+        self.kernel.tell_log();
         self.sweep()?;
         let clock_ns = self.kernel.clock().now_ns();
         let ended = &mut self.ended;
@@ -123,11 +131,7 @@ impl Collector {
     /// Looks at the wall clock, so that a step is followed within a tick.
     fn follow_wall_clock(&mut self) {
         if let Some(step_ns) = self.kernel.follow_wall_clock() {
-            eprintln!(
-                "flowmeter: the wall clock was set by {:+.6} s; flows that begin from now on have \
-                 it",
-                step_ns as f64 / 1e9
-            );
+            self.notices.tell(Notice::ClockSet { step_ns });
         }
     }
 
@@ -154,11 +158,7 @@ impl Collector {
         }
         self.left = self.keys()?.len();
         if self.left > 0 {
-            eprintln!(
-                "flowmeter: warning: {} flows could not be taken out of the kernel and are not \
-                 written; their packets are `packets_resident`",
-                self.left
-            );
+            self.notices.tell(Notice::FlowsLeft(self.left));
         }
         let ended = &mut self.ended;
         self.overflow.drain(|flow| ended.push(flow));

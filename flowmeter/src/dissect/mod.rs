@@ -89,6 +89,8 @@ pub struct Verdict {
 pub enum Containment {
     /// In child processes without rights.
     Child {
+        /// The program that they run, which calls [`contained::child::run`] before all else.
+        program: PathBuf,
         /// Whom they become, if started by root.
         user: User,
         /// Where the packets are kept that killed one.
@@ -96,6 +98,11 @@ pub enum Containment {
     },
     /// In this process, which a hostile packet may crash.
     InProcess,
+}
+
+/// The program that runs, even if its file was replaced since.
+pub fn this_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
 }
 
 /// The user that a child of root becomes.

@@ -12,6 +12,7 @@ use super::contained::process::{Contained, Losses, Recipe, Returned};
 use super::dissector::{Dissector, Limits};
 use super::quarantine::Quarantine;
 use super::{Containment, Error, User, Verdict};
+use crate::notice::Notices;
 
 /// How places are made, all of a run alike.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Places {
     containment: Containment,
     quarantine: Option<Arc<Quarantine>>,
     losses: Arc<Losses>,
+    notices: Notices,
 }
 
 /// A place.
@@ -39,30 +41,35 @@ const MAX_MEMORY: u64 = 64 << 30;
 
 impl Places {
     /// Makes the folder for the quarantine, if there is to be one.
-    pub fn new(containment: &Containment) -> Result<Self, Error> {
+    pub fn new(containment: &Containment, notices: &Notices) -> Result<Self, Error> {
         let quarantine = match containment {
             Containment::Child { quarantine: Some(folder), .. } => {
                 Some(Arc::new(Quarantine::new(folder).map_err(Error::Quarantine)?))
             }
             _ => None,
         };
-        Ok(Self { containment: containment.clone(), quarantine, losses: Arc::default() })
+        Ok(Self {
+            containment: containment.clone(),
+            quarantine,
+            losses: Arc::default(),
+            notices: notices.clone(),
+        })
     }
 
     /// Makes a place, for use by this thread alone: a child ends with the thread that started it.
     /// With `has_spare` it goes on at once after a loss.
     pub fn make(&self, limits: Limits, has_spare: bool) -> Result<Place, Error> {
-        let Containment::Child { user, .. } = self.containment else {
+        let Containment::Child { program, user, .. } = &self.containment else {
             return Ok(Place::Here(Box::new(Dissector::new(&limits)?)));
         };
         let memory = FLOW_MEMORY.saturating_mul(limits.max_flows as u64).saturating_add(MEMORY);
         let contained = Contained::start(Recipe {
-            // The program that runs, even if its file was replaced since.
-            program: PathBuf::from("/proc/self/exe"),
-            orders: Orders { limits, user, memory: memory.min(MAX_MEMORY) },
+            program: program.clone(),
+            orders: Orders { limits, user: *user, memory: memory.min(MAX_MEMORY) },
             quarantine: self.quarantine.clone(),
             losses: Arc::clone(&self.losses),
             has_spare,
+            notices: self.notices.clone(),
         })?;
         Ok(Place::Apart(Box::new(contained)))
     }
@@ -78,13 +85,13 @@ const TRIAL: Limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details
 
 /// Whether a dissector starts in this process.
 pub fn here() -> Result<(), Error> {
-    Places::new(&Containment::InProcess)?.make(TRIAL, false).map(drop)
+    Places::new(&Containment::InProcess, &Notices::none())?.make(TRIAL, false).map(drop)
 }
 
 /// Starts a child and says how much Landlock denies it; everything else is in force if it starts.
-pub fn contained(user: User) -> Result<Landlock, Error> {
-    let containment = Containment::Child { user, quarantine: None };
-    Ok(match Places::new(&containment)?.make(TRIAL, false)? {
+pub fn contained(program: PathBuf, user: User) -> Result<Landlock, Error> {
+    let containment = Containment::Child { program, user, quarantine: None };
+    Ok(match Places::new(&containment, &Notices::none())?.make(TRIAL, false)? {
         Place::Apart(contained) => contained.landlock(),
         Place::Here(_) => Landlock::Absent,
     })

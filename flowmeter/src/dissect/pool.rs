@@ -21,6 +21,7 @@ use super::contained::process::Returned;
 use super::dissector::Limits;
 use super::place::{Place, Places};
 use super::{Containment, Error, Verdict};
+use crate::notice::Notices;
 
 /// Batches that may wait for a worker. With the ones being filled and worked on, a worker has at
 /// most some 2 MiB of packets.
@@ -43,6 +44,8 @@ pub struct Options {
     pub details: bool,
     /// Where it is done.
     pub containment: Containment,
+    /// Where it goes what is to be told.
+    pub notices: Notices,
 }
 
 /// What happened to the packets so far.
@@ -78,7 +81,7 @@ impl Pool {
     /// 30 ms each.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let threads = options.threads.max(1);
-        let places = Places::new(&options.containment)?;
+        let places = Places::new(&options.containment, &options.notices)?;
         let n_dissections = options.n_dissections;
         let max_flows = options.max_flows.div_ceil(threads);
         let limits = Limits { n_dissections, max_flows, parts: 1, details: options.details };
@@ -370,8 +373,14 @@ mod tests {
 
     fn pool(threads: usize, max_flows: usize) -> Pool {
         let containment = Containment::InProcess;
-        let options =
-            Options { n_dissections: 20, threads, max_flows, details: false, containment };
+        let options = Options {
+            n_dissections: 20,
+            threads,
+            max_flows,
+            details: false,
+            containment,
+            notices: crate::notice::Notices::none(),
+        };
         Pool::start(&options).expect("nDPI is installed")
     }
 

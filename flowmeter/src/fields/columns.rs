@@ -14,8 +14,8 @@ use super::value::{List, Part, Value};
 use super::{Options, Row};
 use crate::attribution::{Owner, Peer, Profile, Shared};
 use crate::dissect::{Details, Fingerprints, Layer7};
-use crate::record::Side::{Both, Dst2Src, Src2Dst};
-use crate::record::{Moments, end_reason, expiration_id};
+use crate::flow::Side::{Both, Dst2Src, Src2Dst};
+use crate::flow::{Moments, end_reason, expiration_id};
 
 /// A column.
 pub struct Column {

@@ -17,7 +17,7 @@ pub use value::Value;
 use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::packet::Layer;
 
-use crate::record::{Flow, Side, Totals};
+use crate::flow::{Flow, Side, Totals};
 
 /// What decides which columns there are and what is in them. It must say the same as the knobs
 /// that the flows were metered with.
@@ -45,6 +45,25 @@ pub struct Options {
     pub visibility: bool,
     /// Whether there is more than `NFStream`'s columns.
     pub extras: bool,
+}
+
+impl Default for Options {
+    /// Of flows metered with the defaults of [`Knobs`](flowmeter_common::knobs::Knobs), from a capture.
+    fn default() -> Self {
+        Self {
+            accounting: Layer::Link,
+            unit: TimeUnit::Ms,
+            statistics: false,
+            splt: 0,
+            sequences: 0,
+            as_flowcontainer: false,
+            dissection: true,
+            details: false,
+            tunnels: true,
+            visibility: false,
+            extras: true,
+        }
+    }
 }
 
 /// The unit in which inter-arrival times are counted. Whatever it is, the columns are in ms.

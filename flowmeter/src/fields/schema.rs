@@ -9,7 +9,7 @@ use super::anonymize::Anonymizer;
 use super::columns::{self, Column, Kind};
 use super::exposed::is_exposed;
 use super::{Options, Row, Value};
-use crate::record::Flow;
+use crate::flow::Flow;
 use crate::redact;
 
 /// The columns of a run, in order, and how their values are made.
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::fields::TimeUnit;
-    use crate::record::example;
+    use crate::flow::example;
 
     fn schema() -> Schema {
         Schema::new(Options {

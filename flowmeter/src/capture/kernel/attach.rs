@@ -8,6 +8,7 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 
 use super::{Direction, Error, Ingress, Interface, Options, classifier, sys, xdp};
+use crate::notice::{Notice, Notices};
 
 /// A place where packets are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(super) fn attach(
         // Where a packet is sent, its socket is known.
         let only_sent = both && interface.loopback && options.attribute;
         if both && !only_sent || options.direction == Direction::Ingress {
-            hooks.push(ingress(ebpf, interface, options.ingress, &mut attached)?);
+            hooks.push(ingress(ebpf, interface, options, &mut attached)?);
         }
         if options.direction == Direction::Egress || both && !interface.loopback || only_sent {
             let link = tc(ebpf, TC_OUT, interface, TcAttachType::Egress, Hook::TcEgress)?;
@@ -90,14 +91,15 @@ pub(super) fn attach(
 fn ingress(
     ebpf: &mut Ebpf,
     interface: &Interface,
-    wanted: Ingress,
+    options: &Options,
     attached: &mut Attached,
 ) -> Result<Hook, Error> {
+    let wanted = options.ingress;
     // At a bond XDP sees packets as its members', which are not metered.
     let is_for_tc = wanted == Ingress::Auto && (interface.loopback || interface.bond);
     if wanted != Ingress::Tcx
         && !is_for_tc
-        && let Some(name) = wanted_xdp(ebpf, interface, wanted)?
+        && let Some(name) = wanted_xdp(ebpf, interface, wanted, &options.notices)?
     {
         let program: &mut Xdp = xdp(ebpf, name)?;
         match program.attach_to_if_index(interface.index, XdpMode::Driver) {
@@ -120,14 +122,14 @@ fn wanted_xdp(
     ebpf: &mut Ebpf,
     interface: &Interface,
     wanted: Ingress,
+    notices: &Notices,
 ) -> Result<Option<&'static str>, Error> {
     match xdp_program(ebpf) {
         Err(Error::Program { source, .. }) if wanted == Ingress::Auto => {
-            eprintln!(
-                "flowmeter: warning: `{}` is metered at tc ingress, as the kernel refuses the XDP \
-                 program: {source}",
-                interface.name
-            );
+            notices.tell(Notice::NoXdp {
+                interface: interface.name.to_string(),
+                why: source.to_string(),
+            });
             Ok(None)
         }
         found => found.map(Some),

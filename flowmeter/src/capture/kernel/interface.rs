@@ -8,6 +8,7 @@ use flowmeter_common::parse::next;
 
 use super::netlink::{Layer, Link, Links, Traffic};
 use super::{Error, Namespace, sys};
+use crate::notice::{Notice, Notices};
 
 /// A network interface.
 #[derive(Debug)]
@@ -45,14 +46,13 @@ impl Interface {
     }
 
     /// Has the interface take packets for others too, until this value goes.
-    pub(super) fn hold_promiscuous(&mut self) {
+    pub(super) fn hold_promiscuous(&mut self, notices: &Notices) {
         match sys::promiscuous(self.index) {
             Ok(socket) => self.promiscuous = Some(socket),
-            Err(e) => eprintln!(
-                "flowmeter: warning: `{}` does not take packets for others: {e}; it needs \
-                 CAP_NET_RAW",
-                self.name
-            ),
+            Err(e) => notices.tell(Notice::NotPromiscuous {
+                interface: self.name.to_string(),
+                why: e.to_string(),
+            }),
         }
     }
 }
@@ -90,7 +90,7 @@ impl FarEnd {
 }
 
 /// Looks the interfaces up, in the network namespace of the calling thread.
-pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
+pub(super) fn resolve(names: &[String], notices: &Notices) -> Result<Vec<Interface>, Error> {
     if names.len() > MAX_INTERFACES {
         return Err(Error::TooMany);
     }
@@ -105,7 +105,7 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
         found.push(Interface {
             name: name.as_str().into(),
             index: link.index,
-            link: first_header(name, &link),
+            link: first_header(name, &link, notices),
             loopback: link.layer == Layer::Loopback,
             bond: link.kind.as_deref() == Some("bond"),
             before: link.traffic,
@@ -117,7 +117,7 @@ pub(super) fn resolve(names: &[String]) -> Result<Vec<Interface>, Error> {
 }
 
 /// What an interface's frames start with. Says so where that is a guess.
-fn first_header(name: &str, link: &Link) -> u32 {
+fn first_header(name: &str, link: &Link, notices: &Notices) -> u32 {
     match link.layer {
         Layer::Ether | Layer::Loopback => next::ETHERNET,
         // Devices of tunnels, by whichever headers they put before.
@@ -130,10 +130,10 @@ fn first_header(name: &str, link: &Link) -> u32 {
         | Layer::Ipgre
         | Layer::Ip6gre => next::IP,
         other => {
-            eprintln!(
-                "flowmeter: warning: the frames of `{name}` are of type {other}, which is not \
-                 known here; those that do not begin with an IP header are counted as `non_ip`"
-            );
+            notices.tell(Notice::UnknownFrames {
+                interface: name.to_owned(),
+                kind: other.to_string(),
+            });
             next::IP
         }
     }

@@ -2,34 +2,35 @@
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Log, Metadata, Record};
 
-/// Prints what the programs log.
-pub struct Logger(EbpfLogger<&'static dyn Log>);
+use crate::notice::{Notice, Notices};
+
+/// Tells what the programs log.
+pub struct Logger(EbpfLogger<Told>);
 
 impl Logger {
     /// Starts; `None` if the programs were built without a log.
-    pub fn start(ebpf: &mut Ebpf) -> Option<Self> {
-        log::set_max_level(LevelFilter::Trace);
-        EbpfLogger::init_with_logger(ebpf, &Stderr as &'static dyn Log).ok().map(Self)
+    pub fn start(ebpf: &mut Ebpf, notices: &Notices) -> Option<Self> {
+        EbpfLogger::init_with_logger(ebpf, Told(notices.clone())).ok().map(Self)
     }
 
-    /// Prints what has been logged by now.
-    pub fn print(&mut self) {
+    /// Tells what has been logged by now.
+    pub fn tell(&mut self) {
         self.0.flush();
     }
 }
 
-/// Standard error, a message a line.
-struct Stderr;
+/// Each message is a notice.
+struct Told(Notices);
 
-impl Log for Stderr {
+impl Log for Told {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprintln!("kernel: {}", record.args());
+        self.0.tell(Notice::Kernel(record.args().to_string()));
     }
 
     fn flush(&self) {}

@@ -30,6 +30,8 @@ use flowmeter_common::knobs::Knobs;
 use flowmeter_common::splt::CHUNK_SLOTS;
 use thiserror::Error;
 
+use crate::notice::Notices;
+
 pub use attach::Hook;
 pub use clock::Clock;
 pub use counters::{Balance, Tally};
@@ -83,6 +85,8 @@ pub struct Options {
     pub attribute: bool,
     /// Whether the programs log what they do.
     pub log: bool,
+    /// Where it goes what is to be told.
+    pub notices: Notices,
 }
 
 /// Why the kernel half could not be set up.
@@ -189,9 +193,9 @@ impl Kernel {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        let interfaces = interface::resolve(&options.interfaces)?;
+        let interfaces = interface::resolve(&options.interfaces, &options.notices)?;
         let mut ebpf = load(options, &interfaces)?;
-        let logger = options.log.then(|| log::Logger::start(&mut ebpf)).flatten();
+        let logger = options.log.then(|| log::Logger::start(&mut ebpf, &options.notices)).flatten();
         maps::name_interfaces(&mut ebpf, &interfaces)?;
         let wall = clock::WallClock::start(&mut ebpf)?;
         // First, so that no socket of a packet that is seen was missed.
@@ -204,7 +208,7 @@ impl Kernel {
         let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
-                interface.hold_promiscuous();
+                interface.hold_promiscuous(&options.notices);
             }
         }
         Ok(kernel)
@@ -245,10 +249,10 @@ impl Kernel {
         counters::read(&self.ebpf, self.interfaces.len())
     }
 
-    /// Prints what the programs have logged, if they do.
-    pub fn print_log(&mut self) {
+    /// Hands on what the programs have logged, if they do.
+    pub fn tell_log(&mut self) {
         if let Some(logger) = &mut self.logger {
-            logger.print();
+            logger.tell();
         }
     }
 

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pcap_parser::traits::PcapReaderIterator;
@@ -20,8 +20,6 @@ use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use thiserror::Error;
-
-use crate::signals::Signals;
 
 /// A frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -139,13 +137,13 @@ impl Capture {
     pub fn open(
         path: &Path,
         counter: Arc<AtomicU64>,
-        signals: &Arc<Signals>,
+        stop: &Arc<AtomicBool>,
     ) -> Result<Self, Error> {
         let input: Box<dyn Read + Send> = if path == Path::new("-") {
             // Past std's own buffer, which `poll` does not know of.
             let stdin = io::stdin().as_fd().try_clone_to_owned();
             let stdin = stdin.map_err(|source| Error::Open { path: path.into(), source })?;
-            Box::new(Stdin { file: stdin.into(), signals: Arc::clone(signals) })
+            Box::new(Stdin { file: stdin.into(), stop: Arc::clone(stop) })
         } else {
             let file = File::open(path);
             Box::new(file.map_err(|source| Error::Open { path: path.into(), source })?)
@@ -323,7 +321,7 @@ impl Read for Watched {
 /// Standard input, until the run is to end.
 struct Stdin {
     file: File,
-    signals: Arc<Signals>,
+    stop: Arc<AtomicBool>,
 }
 
 /// How often a silent input is left to see whether the run is to end; ns.
@@ -333,7 +331,7 @@ impl Read for Stdin {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_NS };
         loop {
-            if self.signals.is_stopped() {
+            if self.stop.load(Relaxed) {
                 return Ok(0);
             }
             let ready = poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&timeout));

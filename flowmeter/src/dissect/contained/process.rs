@@ -25,6 +25,7 @@ use crate::dissect::answer::{Answer, Counts, Header};
 use crate::dissect::batch::Batch;
 use crate::dissect::quarantine::Quarantine;
 use crate::dissect::{Error, Verdict};
+use crate::notice::{Notice, Notices};
 
 /// Computing time of a batch at the most, with something for each message. Most messages take some
 /// µs, few of them 20.
@@ -51,7 +52,7 @@ pub struct Losses {
 /// What a child is started by, the first as well as its successors.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// This program.
+    /// The program, which calls [`run`](super::child::run) first.
     pub program: PathBuf,
     /// What it is to do.
     pub orders: Orders,
@@ -61,6 +62,8 @@ pub struct Recipe {
     pub losses: Arc<Losses>,
     /// Whether another child stands by, so that none is waited for.
     pub has_spare: bool,
+    /// Where it goes what is to be told.
+    pub notices: Notices,
 }
 
 /// A dissector in a child process, whichever that is now.
@@ -232,7 +235,7 @@ impl Contained {
     fn put_off(&mut self, error: &Error) {
         self.count_start(error);
         if self.retry.is_none() {
-            eprintln!("flowmeter: warning: no layer 7 until it can be dissected again: {error}");
+            self.recipe.notices.tell(Notice::NoDissector { why: error.to_string() });
         }
         self.retry = Some(put_off(self.retry));
     }
@@ -282,7 +285,7 @@ impl Contained {
         if let (Some(batch), Some(quarantine)) = (killed_by, &self.recipe.quarantine)
             && let Err(e) = quarantine.keep(batch)
         {
-            eprintln!("flowmeter: warning: failed to write to the quarantine: {e}");
+            self.recipe.notices.tell(Notice::NoQuarantine { why: e.to_string() });
         }
     }
 }
@@ -490,6 +493,7 @@ mod tests {
             quarantine: None,
             losses: Arc::default(),
             has_spare: true,
+            notices: Notices::none(),
         };
         Contained::start(recipe).unwrap_or_else(|e| panic!("{e}"))
     }

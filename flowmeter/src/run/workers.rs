@@ -1,8 +1,8 @@
 //! How do several workers write one log?
 //!
 //! A reader finds the packets and sends them to all workers in batches. Each worker meters its
-//! share of the flows, and sends them as finished rows with their ranks. This thread merges the
-//! rows by rank, puts in the ids and writes them.
+//! share of the flows, and sends them as finished rows with their ranks, and as flows if these are
+//! wanted. This thread merges them by rank, gives the ids and writes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,17 +11,15 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::report::Report;
-use super::{Error, Output, Seen, Stages, frames};
+use super::ledger::Ledger;
+use super::outlets::{Makers, Outlets};
+use super::read::{Done, Error, Inputs, Seen, Stages, Takes};
 use crate::capture::pcap;
 use crate::collector::pcap::{Collector, Found, Rank, Share, Tally};
-use crate::config::ReadPlan;
 use crate::dissect::place::Places;
 use crate::fields::value::Value;
-use crate::record::Flow;
-use crate::signals::Signals;
-use crate::sink::rows::Rows;
-use crate::sink::{self, Sink};
+use crate::flow::Flow;
+use crate::output::Sum;
 
 /// Batches of packets that may wait for a worker.
 const PACKETS_QUEUE: usize = 8;
@@ -35,15 +33,15 @@ const ROW_BYTES: usize = 128 * 1024;
 
 /// Meters with several workers, more than one.
 pub fn read(
-    plan: &ReadPlan,
+    inputs: &Inputs,
     parts: u64,
     workers: u64,
-    signals: &Arc<Signals>,
-) -> Result<(), Error> {
-    let mut sink = sink::open(plan.output.clone(), Arc::clone(&plan.schema))?;
-    let max_nflows = plan.max_nflows.unwrap_or(u64::MAX);
-    let places = &Places::new(&plan.containment)?;
-    std::thread::scope(|scope| {
+    places: &Places,
+    mut outlets: Outlets,
+) -> Result<Done, Error> {
+    let mut ledger = Ledger::new(inputs.options.max_nflows);
+    let makers = &outlets.makers();
+    let (tally, ended) = std::thread::scope(|scope| {
         let (mut queues, mut lanes, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         let (recycle, recycled) = bounded(PACKETS_QUEUE);
         for worker in 0..workers {
@@ -51,33 +49,28 @@ pub fn read(
             let (sender, receiver) = bounded(ROWS_QUEUE);
             let share = Share { worker, of: workers, parts };
             let recycle = recycle.clone();
-            let run = move || work(plan, share, places, &packets, &recycle, sender);
-            threads.push(spawn(scope, format!("meter-{worker}"), run)?);
+            let work = move || work(inputs, share, places, makers, &packets, &recycle, sender);
+            threads.push(spawn(scope, format!("meter-{worker}"), work)?);
             queues.push(queue);
-            lanes.push(Lane { receiver: Some(receiver), rows: VecDeque::new(), ..Lane::default() });
+            lanes.push(Lane { receiver: Some(receiver), ..Lane::default() });
         }
-        let reader = spawn(scope, "read".into(), move || find(plan, signals, &queues, &recycled))?;
-        let (mut report, merged) = merge(&mut lanes, sink.as_mut(), max_nflows);
+        let reader = spawn(scope, "read".into(), move || find(inputs, &queues, &recycled))?;
+        let is_whole = merge(&mut lanes, &mut outlets, &mut ledger);
         // Whoever still has something to send learns that it is not wanted.
         drop(lanes);
-        // Whatever has happened, the rows that there are get written first, and the balance told.
-        let written = merged.and(sink.flush());
-        report.lines_unwritten = sink.unwritten();
         let (tally, damaged) = reader.join().map_err(|_| Error::Ended)??;
         let worked = threads
             .into_iter()
             .map(|thread| thread.join().map_err(|_| Error::Ended)?)
             .fold(Ok(()), Result::and);
-        if report.flows_written >= max_nflows || written.is_err() {
-            report.packets_withheld = tally.metered.saturating_sub(report.packets_written);
+        if !is_whole {
+            // The flows of what else was metered are with the workers, and gone.
+            let rest = tally.metered.saturating_sub(ledger.ended.packets);
+            ledger.leave_out(Sum { packets: rest, ..Sum::default() });
         }
-        report.urls_redacted = plan.schema.redacted();
-        report.dissected_by(places);
-        report.print(&tally);
-        written?;
-        worked?;
-        damaged.map_or(Ok(()), |e| Err(e.into()))
-    })
+        Ok::<_, Error>((tally, worked.and(damaged.map_or(Ok(()), |e| Err(e.into())))))
+    })?;
+    Ok(Done { tally, ledger, outlets, ended })
 }
 
 fn spawn<'scope, T: Send + 'scope>(
@@ -97,18 +90,17 @@ struct Packets {
 
 /// The reader: finds packets, and sends them to all workers.
 fn find(
-    plan: &ReadPlan,
-    signals: &Arc<Signals>,
+    inputs: &Inputs,
     queues: &[Sender<Arc<Packets>>],
     recycled: &Receiver<Packets>,
 ) -> Result<(Tally, Option<pcap::Error>), Error> {
-    let wants_bytes = plan.knobs.n_dissections > 0;
+    let wants_bytes = inputs.options.knobs.n_dissections > 0;
     let mut batch = Packets::default();
     let send = |batch: Packets| {
         let batch = Arc::new(batch);
         queues.iter().all(|queue| queue.send(Arc::clone(&batch)).is_ok())
     };
-    let read = frames(plan, signals, |seen| {
+    let read = inputs.frames(|seen| {
         let Seen::Packet(found, ip) = seen else { return true };
         let start = batch.bytes.len();
         if wants_bytes {
@@ -127,17 +119,17 @@ fn find(
 
 /// A worker.
 fn work(
-    plan: &ReadPlan,
+    inputs: &Inputs,
     share: Share,
     places: &Places,
+    makers: &Makers,
     packets: &Receiver<Arc<Packets>>,
     recycle: &Sender<Packets>,
     sender: Sender<Batch>,
 ) -> Result<(), Error> {
-    let rows = Rows::new(Arc::clone(&plan.schema), plan.output.format);
-    let out = Batches { rows, sender, batch: Batch::default(), is_wanted: true };
-    let mut stages = Stages::new(plan, share, places, out)?;
-    let mut collector = Collector::new(plan.knobs, plan.reading, share);
+    let out = Batches { makers, sender, batch: Batch::new(makers, 0), is_wanted: true };
+    let mut stages = Stages::new(&inputs.options, share, places, out)?;
+    let mut collector = Collector::new(inputs.options.knobs, inputs.options.reading, share);
     for batch in packets {
         for (found, bytes) in &batch.found {
             collector.packet(found, &batch.bytes[bytes.clone()], &mut stages);
@@ -151,7 +143,7 @@ fn work(
         if let Some((found, _)) = batch.found.last() {
             // Even if there are no rows: while this worker says nothing, those of the others must
             // wait, then the others themselves, then the reader, and this worker for the reader.
-            let first = stages.dissector.first_waiting();
+            let first = stages.line.first_waiting();
             stages.out.send(first.map_or(found.frame, |rank| rank.frame.saturating_sub(1)));
         }
         if !stages.out.is_wanted {
@@ -169,59 +161,97 @@ fn work(
     Ok(())
 }
 
-/// Rows in order of rank, and how far they reach.
+/// Flows in order of rank, and how far they reach.
 #[derive(Default)]
 struct Batch {
-    rows: Vec<Row>,
-    bytes: Vec<u8>,
+    rows: VecDeque<Row>,
+    /// Their rows in each format.
+    made: Vec<Made>,
     /// All flows that ended up to this frame have been sent.
     frames: u64,
-    /// Packets of flows that are not written.
-    left_out: u64,
+    /// Flows that are not wanted.
+    left_out: Sum,
 }
 
-/// A row in a batch.
+/// A flow in a batch.
 struct Row {
     rank: Rank,
-    /// Where the batch's bytes have its end, and its id.
-    end: usize,
-    id: Option<Range<usize>>,
     packets: u64,
+    flow: Option<Flow>,
+}
+
+/// Rows in a format.
+#[derive(Default)]
+struct Made {
+    bytes: Vec<u8>,
+    /// Of each row: where the bytes have its end, and its id.
+    rows: VecDeque<(usize, Option<Range<usize>>)>,
+    /// Where in the bytes the next row starts.
+    start: usize,
+}
+
+impl Batch {
+    fn new(makers: &Makers, frames: u64) -> Self {
+        let made = makers.formats.iter().map(|_| Made::default()).collect();
+        Self { made, frames, ..Self::default() }
+    }
+}
+
+impl Made {
+    /// Takes the next row, with its id.
+    fn next(&mut self, id: u64, out: &mut Vec<u8>) {
+        let Some((end, place)) = self.rows.pop_front() else { return };
+        let start = std::mem::replace(&mut self.start, end);
+        match place {
+            Some(place) => {
+                out.extend_from_slice(&self.bytes[start..place.start]);
+                Value::U64(id).push_text(out);
+                out.extend_from_slice(&self.bytes[place.end..end]);
+            }
+            None => out.extend_from_slice(&self.bytes[start..end]),
+        }
+    }
 }
 
 /// What a worker sends.
-struct Batches {
-    rows: Rows,
+struct Batches<'a> {
+    makers: &'a Makers,
     sender: Sender<Batch>,
     batch: Batch,
     is_wanted: bool,
 }
 
-impl Batches {
+impl Batches<'_> {
     fn send(&mut self, frames: u64) {
-        let next = Batch { frames, ..Batch::default() };
+        let next = Batch::new(self.makers, frames);
         let mut batch = std::mem::replace(&mut self.batch, next);
         batch.frames = frames;
         self.is_wanted &= self.sender.send(batch).is_ok();
     }
 }
 
-impl Output for Batches {
+impl Takes for Batches<'_> {
     fn flow(&mut self, rank: Rank, flow: Flow) {
         if !self.is_wanted {
             return;
         }
-        let Batch { rows, bytes, .. } = &mut self.batch;
-        let id = self.rows.push(&flow, bytes);
-        rows.push(Row { rank, end: bytes.len(), id, packets: flow.record.packets() });
-        if bytes.len() >= ROW_BYTES {
+        let mut is_full = false;
+        for (format, made) in self.makers.formats.iter().zip(&mut self.batch.made) {
+            let id = format.flow(&flow, &mut made.bytes);
+            made.rows.push_back((made.bytes.len(), id));
+            is_full |= made.bytes.len() >= ROW_BYTES;
+        }
+        let packets = flow.record.packets();
+        let flow = self.makers.wants_flows.then_some(flow);
+        self.batch.rows.push_back(Row { rank, packets, flow });
+        if is_full || self.batch.rows.len() >= ROW_BYTES / 64 {
             // Of the frame at hand there may be more.
             self.send(rank.frame.saturating_sub(1));
         }
     }
 
     fn left_out(&mut self, packets: u64) {
-        self.batch.left_out += packets;
+        self.batch.left_out += Sum::flow(packets);
     }
 }
 
@@ -230,13 +260,9 @@ impl Output for Batches {
 struct Lane {
     /// None when all has come.
     receiver: Option<Receiver<Batch>>,
-    rows: VecDeque<Row>,
-    bytes: Vec<u8>,
-    /// Where in `bytes` the next row starts.
-    start: usize,
-    frames: u64,
-    /// Packets of flows that are not written.
-    left_out: u64,
+    batch: Batch,
+    /// Flows that are not wanted.
+    left_out: Sum,
 }
 
 impl Lane {
@@ -246,30 +272,27 @@ impl Lane {
 
     /// Waits for a batch, when all rows of the one before have been taken.
     fn receive(&mut self) {
-        let Some(batch) = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()) else {
-            self.receiver = None;
-            return;
-        };
-        self.rows = batch.rows.into();
-        self.bytes = batch.bytes;
-        self.start = 0;
-        self.frames = batch.frames;
-        self.left_out += batch.left_out;
+        match self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()) {
+            Some(batch) => {
+                self.left_out += batch.left_out;
+                self.batch = batch;
+            }
+            None => self.receiver = None,
+        }
     }
 }
 
-/// Writes the rows of all lanes in order of rank, as far as the log takes them.
-fn merge(
-    lanes: &mut [Lane],
-    sink: &mut dyn Sink,
-    max_nflows: u64,
-) -> (Report, Result<(), sink::Error>) {
-    let mut report = Report::default();
-    let mut scratch = Vec::new();
-    let mut failed = None;
-    while report.flows_written < max_nflows && failed.is_none() {
+/// Writes the rows of all lanes in order of rank, as far as they are wanted and the outputs take
+/// them. Whether that was all of them.
+fn merge(lanes: &mut [Lane], outlets: &mut Outlets, ledger: &mut Ledger) -> bool {
+    let mut is_whole = true;
+    loop {
+        if ledger.is_full() || outlets.has_failed() {
+            is_whole = false;
+            break;
+        }
         let heads = lanes.iter().enumerate();
-        let first = heads.filter_map(|(i, lane)| Some((lane.rows.front()?.rank, i))).min();
+        let first = heads.filter_map(|(i, lane)| Some((lane.batch.rows.front()?.rank, i))).min();
         let Some((rank, number)) = first else {
             // A batch of each, so that no worker waits long for the others.
             lanes.iter_mut().for_each(Lane::receive);
@@ -278,30 +301,27 @@ fn merge(
             }
             break;
         };
-        let may_be_before =
-            |lane: &&mut Lane| lane.rows.is_empty() && lane.is_open() && lane.frames < rank.frame;
+        let may_be_before = |lane: &&mut Lane| {
+            lane.batch.rows.is_empty() && lane.is_open() && lane.batch.frames < rank.frame
+        };
         if let Some(lane) = lanes.iter_mut().find(may_be_before) {
             lane.receive();
             continue;
         }
-        let lane = &mut lanes[number];
-        if let Some(row) = lane.rows.pop_front() {
-            let bytes = &lane.bytes[lane.start..row.end];
-            let written = match row.id {
-                Some(id) => {
-                    let (before, after) = (id.start - lane.start, id.end - lane.start);
-                    scratch.clear();
-                    scratch.extend_from_slice(&bytes[..before]);
-                    Value::U64(report.flows_written).push_text(&mut scratch);
-                    scratch.extend_from_slice(&bytes[after..]);
-                    sink.write_row(&scratch)
+        let batch = &mut lanes[number].batch;
+        if let Some(Row { packets, flow, .. }) = batch.rows.pop_front() {
+            ledger.ended(packets);
+            let Some(id) = ledger.number(packets) else { continue };
+            let flow = flow.map(|flow| Flow { id, ..flow });
+            outlets.made(packets, flow, |n, out| {
+                if let Some(made) = batch.made.get_mut(n) {
+                    made.next(id, out);
                 }
-                None => sink.write_row(bytes),
-            };
-            lane.start = row.end;
-            report.row(row.packets, written, &mut failed);
+            });
         }
     }
-    report.withheld(lanes.iter().map(|lane| lane.left_out).sum());
-    (report, failed.map_or(Ok(()), Err))
+    for lane in lanes {
+        ledger.leave_out(lane.left_out);
+    }
+    is_whole
 }

@@ -17,11 +17,14 @@ use crate::attribution::{
     self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles, Sender,
 };
 use crate::capture::kernel::{Clock, OwnerRing, SettledFlows};
-use crate::config::LivePlan;
 use crate::dissect::pool::{self, Pool};
 use crate::dissect::{self, Verdict, segments};
-use crate::record::Flow;
+use crate::flow::Flow;
+use crate::notice::{Notice, Notices};
+use crate::output::Sum;
 use crate::table;
+
+use super::options::LiveOptions;
 
 /// Why annotation could not start.
 #[derive(Debug, Error)]
@@ -52,16 +55,18 @@ pub struct Annotator {
     settled: Vec<u64>,
     scratch: Vec<u8>,
     unsettled: u64,
+    /// Of those that wait, or are ready.
+    unwritten: Sum,
     /// Flows of which the dissector had no room for a packet.
     untaken: HashSet<u64>,
 }
 
 impl Annotator {
-    /// Starts what the plan asks for. With `ring` the kernel tells of the sockets; by `settled` it is
+    /// Starts what the options ask for. With `ring` the kernel tells of the sockets; by `settled` it is
     /// told of the flows that need no more dissection.
     /// `peers` are at the interfaces' other ends.
     pub fn start(
-        plan: &LivePlan,
+        options: &LiveOptions,
         mut ring: Option<OwnerRing>,
         settled: SettledFlows,
         peers: Option<Peers>,
@@ -69,22 +74,22 @@ impl Annotator {
     ) -> Result<Self, Error> {
         // With hooks only what was there before them is to be found.
         let slower = if ring.is_some() { SELDOM } else { Duration::ZERO };
-        let options = attribution_options(plan);
-        let profiles = plan.visibility.map(|_| Profiles::start(plan.profiles, clock));
+        let limits = attribution_options(options);
+        let profiles = options.visibility.map(|_| Profiles::start(options.profiles, clock));
         let profiles = profiles.transpose().map_err(Error::Attribution)?;
         if let (Some(profiles), Some(ring)) = (&profiles, &mut ring) {
             profiles.cgroups_are(std::mem::take(&mut ring.old_cgroups));
         }
-        let processes = plan
-            .visibility
-            .and_then(|interval| poller(interval.max(slower), options, clock, profiles.clone()));
+        let processes = options.visibility.and_then(|interval| {
+            poller(interval.max(slower), limits, clock, profiles.clone(), &options.notices)
+        });
         Ok(Self {
-            dissector: dissector(plan)?.map(|pool| (pool, settled)),
+            dissector: dissector(options)?.map(|pool| (pool, settled)),
             profiles,
             heard: None,
             news: Vec::new(),
             sockets: ring.map(|ring| {
-                let hooked = Hooked::new(options, ring.namespace, clock);
+                let hooked = Hooked::new(limits, ring.namespace, clock);
                 (ring, hooked)
             }),
             processes,
@@ -96,6 +101,7 @@ impl Annotator {
             settled: Vec::new(),
             scratch: Vec::new(),
             unsettled: 0,
+            unwritten: Sum::default(),
             untaken: HashSet::new(),
         })
     }
@@ -131,6 +137,7 @@ impl Annotator {
         }
         dissector.finish(uid);
         self.order.push_back((Instant::now(), uid));
+        self.unwritten += Sum::flow(flow.record.packets());
         self.waiting.insert(uid, flow);
         None
     }
@@ -258,6 +265,12 @@ impl Annotator {
 
     /// The next flow whose verdict has come, or that has waited for `longest`.
     pub fn settled(&mut self, longest: Duration) -> Option<Flow> {
+        let flow = self.next(longest)?;
+        self.unwritten -= Sum::flow(flow.record.packets());
+        Some(flow)
+    }
+
+    fn next(&mut self, longest: Duration) -> Option<Flow> {
         if let Some(flow) = self.ready.pop_front() {
             return Some(flow);
         }
@@ -281,8 +294,8 @@ impl Annotator {
     }
 
     /// Flows that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len() + self.ready.len()
+    pub fn waiting(&self) -> Sum {
+        self.unwritten
     }
 
     /// Dissecting processes that crashed, and that hung.
@@ -320,54 +333,49 @@ const MAX_EVENTS: usize = 65_536;
 /// With hooks procfs is polled this often.
 const SELDOM: Duration = Duration::from_mins(1);
 
-/// Sockets are asked for when a flow ends, so they are remembered for longer than the longest
-/// silence before that.
-/// What attribution may cost in this run.
-pub fn attribution_options(plan: &LivePlan) -> attribution::Options {
-    let options = attribution::Options::default();
-    let idle = Duration::from_nanos(plan.knobs.idle_ns);
-    let retention = options.retention.max(idle.saturating_mul(2));
-    attribution::Options { retention, max_entries: plan.max_sockets }
+/// What attribution may cost in this run. Sockets are asked for when a flow ends, so they are
+/// remembered for longer than the longest silence before that.
+pub fn attribution_options(options: &LiveOptions) -> attribution::Options {
+    let limits = attribution::Options::default();
+    let idle = Duration::from_nanos(options.knobs.idle_ns);
+    let retention = limits.retention.max(idle.saturating_mul(2));
+    attribution::Options { retention, max_entries: options.max_sockets }
 }
 
 /// Polls procfs. A host that does not let it has flows without processes, which is said.
 fn poller(
     interval: Duration,
-    options: attribution::Options,
+    limits: attribution::Options,
     clock: Clock,
     profiles: Option<Profiles>,
+    notices: &Notices,
 ) -> Option<Poller> {
-    let poller = match Poller::start(interval, options, clock, profiles) {
+    let poller = match Poller::start(interval, limits, clock, profiles) {
         Ok(poller) => poller,
         Err(e) => {
             let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}"));
-            eprintln!(
-                "flowmeter: warning: {e}{}; sockets that were open before have no process",
-                cause.unwrap_or_default()
-            );
+            notices.tell(Notice::NoProcfs { why: format!("{e}{}", cause.unwrap_or_default()) });
             return None;
         }
     };
     let unreadable = poller.counters().unreadable;
     if unreadable > 0 {
-        eprintln!(
-            "flowmeter: warning: the descriptors of {unreadable} processes cannot be read, which \
-             needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: what they have open has no process"
-        );
+        notices.tell(Notice::UnreadableProcesses(unreadable));
     }
     Some(poller)
 }
 
-fn dissector(plan: &LivePlan) -> Result<Option<Pool>, Error> {
-    if plan.knobs.n_dissections == 0 {
+fn dissector(options: &LiveOptions) -> Result<Option<Pool>, Error> {
+    if options.knobs.n_dissections == 0 {
         return Ok(None);
     }
-    let options = pool::Options {
-        n_dissections: plan.knobs.n_dissections,
+    let pool = pool::Options {
+        n_dissections: options.knobs.n_dissections,
         threads: 1,
-        max_flows: plan.max_flows as usize,
-        details: plan.details,
-        containment: plan.containment.clone(),
+        max_flows: options.max_flows as usize,
+        details: options.details,
+        containment: options.containment.clone(),
+        notices: options.notices.clone(),
     };
-    Ok(Some(Pool::start(&options)?))
+    Ok(Some(Pool::start(&pool)?))
 }

@@ -1,61 +1,93 @@
 //! How is a flow written as a line of JSON?
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::files::Files;
-use super::lines::Mode;
-use super::rows::Rows;
-use super::{Error, Format, Options, Sink};
+use super::{Existing, Format};
 use crate::fields::Schema;
-use crate::record::Flow;
+use crate::flow::Flow;
 
-/// A log of JSON objects, one a line. An existing file is added to.
+/// JSON objects, one a line.
 pub struct Json {
-    rows: Rows,
-    files: Files,
+    schema: Arc<Schema>,
+    /// `{"id":`, `,"expiration_id":`, … of each column.
+    names: Vec<Name>,
+    id: Option<usize>,
 }
 
 impl Json {
-    /// Opens the log.
-    pub fn open(options: Options, schema: Arc<Schema>) -> Result<Self, Error> {
-        let rows = Rows::new(schema, Format::Json);
-        let mut files = Files::new(options, Mode::Append);
-        files.current()?;
-        Ok(Self { rows, files })
+    /// For flows with the columns of `schema`.
+    pub fn new(schema: Arc<Schema>) -> Self {
+        Self { names: names(&schema), id: super::id(&schema), schema }
     }
 }
 
-impl Sink for Json {
-    fn write(&mut self, flow: &Flow) -> Result<(), Error> {
-        let (lines, _) = self.files.for_flow()?;
-        lines.line(|out| {
-            self.rows.push(flow, out);
+impl Format for Json {
+    fn flow(&self, flow: &Flow, out: &mut Vec<u8>) -> Option<Range<usize>> {
+        let mut id = None;
+        let mut column = 0;
+        let mut names = self.names.iter();
+        self.schema.visit(flow, |value| {
+            if let Some(name) = names.next() {
+                name.push(out);
+            }
+            let start = out.len();
+            value.push_json(out);
+            if self.id == Some(column) {
+                id = Some(start..out.len());
+            }
+            column += 1;
+        });
+        out.extend_from_slice(b"}\n");
+        id
+    }
+
+    fn record(&self, record: &serde_json::Value, out: &mut Vec<u8>) -> bool {
+        serde_json::to_writer(&mut *out, record).expect("a `Value` has string keys");
+        out.push(b'\n');
+        true
+    }
+
+    fn head(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn existing(&self) -> Existing {
+        Existing::Kept
+    }
+}
+
+/// What stands before a value. Of one size, so that copying it is a few instructions and no call.
+#[derive(Clone)]
+struct Name {
+    text: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl Name {
+    const LONGEST: usize = 48;
+
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        let length = out.len() + self.length;
+        out.extend_from_slice(&self.text);
+        out.truncate(length);
+    }
+}
+
+fn names(schema: &Schema) -> Vec<Name> {
+    let columns = schema.columns().enumerate();
+    columns
+        .map(|(i, column)| {
+            let open = if i == 0 { '{' } else { ',' };
+            // Names of columns are made of characters that JSON does not escape.
+            let name = format!("{open}\"{}\":", column.name).into_bytes();
+            assert!(name.len() <= Name::LONGEST, "no column has so long a name");
+            let mut text = [0; Name::LONGEST];
+            text[..name.len()].copy_from_slice(&name);
+            Name { text, length: name.len() }
         })
-    }
-
-    fn write_row(&mut self, row: &[u8]) -> Result<(), Error> {
-        let (lines, _) = self.files.for_flow()?;
-        lines.line(|out| out.extend_from_slice(row))
-    }
-
-    fn write_json(&mut self, record: &serde_json::Value) -> Result<(), Error> {
-        self.files.current()?.line(|out| {
-            serde_json::to_writer(&mut *out, record).expect("a `Value` has string keys");
-            out.push(b'\n');
-        })
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        self.files.flush()
-    }
-
-    fn unwritten(&self) -> usize {
-        self.files.unwritten()
-    }
-
-    fn reopen(&mut self) -> Result<(), Error> {
-        self.files.reopen()
-    }
+        .collect()
 }
 
 #[cfg(test)]
@@ -66,7 +98,7 @@ mod tests {
     use super::*;
     use crate::dissect::Layer7;
     use crate::fields::{self, TimeUnit};
-    use crate::record::example;
+    use crate::flow::example;
 
     const CORE: fields::Options = fields::Options {
         accounting: Layer::Link,
@@ -97,7 +129,7 @@ mod tests {
         });
         let schema = Schema::new(options);
         let mut out = Vec::new();
-        Rows::new(Arc::new(schema), Format::Json).push(&flow, &mut out);
+        Json::new(Arc::new(schema)).flow(&flow, &mut out);
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 

@@ -12,14 +12,15 @@ use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::tally::mark;
 
 use crate::collector::pcap::{Found, Rank, Reading, Share};
-use crate::config::ReadPlan;
 use crate::dissect;
 use crate::dissect::batch::Batch;
 use crate::dissect::contained::process::Returned;
 use crate::dissect::cut::{self, Shown};
 use crate::dissect::dissector::Limits;
 use crate::dissect::place::{Place, Places};
-use crate::record::Flow;
+use crate::flow::Flow;
+
+use super::options::ReadOptions;
 
 /// A flow's number with the dissector, while it has one.
 pub type Kept = Option<u32>;
@@ -28,8 +29,8 @@ pub type Kept = Option<u32>;
 const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_MESSAGES: usize = 512;
 
-/// The dissector of one worker.
-pub struct Dissector {
+/// The line of one worker, and its dissector.
+pub struct Line {
     share: Share,
     /// Where it counts.
     places: Places,
@@ -51,15 +52,19 @@ pub struct Dissector {
     ready: VecDeque<(Rank, Flow)>,
 }
 
-impl Dissector {
-    pub fn new(plan: &ReadPlan, share: Share, places: &Places) -> Result<Self, dissect::Error> {
-        let n_dissections = plan.knobs.n_dissections;
+impl Line {
+    pub fn new(
+        options: &ReadOptions,
+        share: Share,
+        places: &Places,
+    ) -> Result<Self, dissect::Error> {
+        let n_dissections = options.knobs.n_dissections;
         let parts = (0..share.parts).filter(|part| share.has_part(*part));
         let limits = Limits {
             n_dissections,
             max_flows: u32::MAX as usize,
             parts: parts.map(|part| 1 << part).sum(),
-            details: plan.details,
+            details: options.details,
         };
         let place = (n_dissections > 0).then(|| places.make(limits, false)).transpose()?;
         Ok(Self {
@@ -68,7 +73,7 @@ impl Dissector {
             n_dissections,
             place,
             batch: Batch::default(),
-            shown: match plan.reading {
+            shown: match options.reading {
                 Reading::Nfstream => Shown::AsNfstream,
                 Reading::Right | Reading::Flowcontainer => Shown::Sound,
             },
@@ -101,7 +106,7 @@ impl Dissector {
         self.give_if_full();
     }
 
-    /// A flow has ended. It comes back by [`Dissector::next`].
+    /// A flow has ended. It comes back by [`Line::next`].
     pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept) {
         if let Some(number) = kept {
             self.batch.finish(u64::from(number));

@@ -1,0 +1,241 @@
+//! What does a run tell while it goes on?
+//!
+//! The library prints nothing: whoever runs it is handed what there is to say, and decides.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Something that whoever runs the meter should know of.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// An interface is metered from now on.
+    Metering {
+        /// Its name.
+        interface: String,
+        /// Where its packets are seen.
+        hooks: Vec<String>,
+    },
+    /// An interface takes no packets for others, though it was asked to.
+    NotPromiscuous {
+        /// Its name.
+        interface: String,
+        /// Why.
+        why: String,
+    },
+    /// It is not known what an interface's frames begin with.
+    UnknownFrames {
+        /// Its name.
+        interface: String,
+        /// Their type, as the kernel calls it.
+        kind: String,
+    },
+    /// Received packets are seen at tc, as the kernel refuses the XDP program.
+    NoXdp {
+        /// The interface.
+        interface: String,
+        /// The end of the verifier's log.
+        why: String,
+    },
+    /// An interface is gone. Another one of its name is not metered.
+    Gone {
+        /// Its name.
+        interface: String,
+    },
+    /// A hook sees more or less of what its interface counts than it did.
+    Sight(String),
+    /// The kernel does not tell of sockets at these hooks.
+    NoSocketHooks {
+        /// Where it has none.
+        hooks: Vec<&'static str>,
+        /// Why.
+        why: String,
+    },
+    /// Sockets that were open before have no process.
+    NoProcfs {
+        /// Why.
+        why: String,
+    },
+    /// The descriptors of so many processes cannot be read.
+    UnreadableProcesses(u64),
+    /// The wall clock was set.
+    ClockSet {
+        /// By how much, in ns.
+        step_ns: i64,
+    },
+    /// Flows could not be taken out of the kernel at the end.
+    FlowsLeft(usize),
+    /// A kernel program logged this.
+    Kernel(String),
+    /// Nothing can be dissected for the time being.
+    NoDissector {
+        /// Why.
+        why: String,
+    },
+    /// Packets that ended a dissector could not be kept.
+    NoQuarantine {
+        /// Why.
+        why: String,
+    },
+    /// An output does not take rows. It is tried again; rows wait in its queue meanwhile.
+    OutputFails {
+        /// Why.
+        why: String,
+    },
+    /// An output takes rows again.
+    OutputWorks {
+        /// Which.
+        output: String,
+        /// Rows that found no room in its queue until now.
+        rows_lost: u64,
+    },
+    /// Rows found no room in an output's queue, for the first time or since it kept up.
+    OutputFull {
+        /// Which.
+        output: String,
+    },
+    /// An output cannot begin anew, and goes on as it was.
+    NotReopened {
+        /// Why.
+        why: String,
+    },
+    /// Packets of captures are older than those before them.
+    Late {
+        /// How many.
+        packets: u64,
+        /// By how many seconds at the most.
+        seconds: u64,
+    },
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What a kernel program logged, on request.
+    Debug,
+    /// All is well.
+    Info,
+    /// Something is missing or lost.
+    Warning,
+}
+
+impl Notice {
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Kernel(_) => Level::Debug,
+            Self::Metering { .. }
+            | Self::ClockSet { .. }
+            | Self::OutputWorks { rows_lost: 0, .. } => Level::Info,
+            _ => Level::Warning,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metering { interface, hooks } => {
+                write!(f, "metering `{interface}` by {}", hooks.join(" and "))
+            }
+            Self::NotPromiscuous { interface, why } => write!(
+                f,
+                "`{interface}` does not take packets for others: {why}; it needs CAP_NET_RAW"
+            ),
+            Self::UnknownFrames { interface, kind } => write!(
+                f,
+                "the frames of `{interface}` are of type {kind}, which is not known here; those \
+                 that do not begin with an IP header are counted as `non_ip`"
+            ),
+            Self::NoXdp { interface, why } => write!(
+                f,
+                "`{interface}` is metered at tc ingress, as the kernel refuses the XDP program: \
+                 {why}"
+            ),
+            Self::Gone { interface } => write!(
+                f,
+                "interface `{interface}` is gone; start flowmeter again to meter another one of \
+                 this name"
+            ),
+            Self::NoSocketHooks { hooks, why } => write!(
+                f,
+                "short connections may have no process, as there is no hook at {}: {why}",
+                hooks.join(", ")
+            ),
+            Self::NoProcfs { why } => {
+                write!(f, "{why}; sockets that were open before have no process")
+            }
+            Self::UnreadableProcesses(n) => write!(
+                f,
+                "the descriptors of {n} processes cannot be read, which needs CAP_SYS_PTRACE and \
+                 CAP_DAC_READ_SEARCH: what they have open has no process"
+            ),
+            Self::ClockSet { step_ns } => write!(
+                f,
+                "the wall clock was set by {:+.6} s; flows that begin from now on have it",
+                *step_ns as f64 / 1e9
+            ),
+            Self::FlowsLeft(n) => write!(
+                f,
+                "{n} flows could not be taken out of the kernel and are not written; their packets \
+                 are `packets_resident`"
+            ),
+            Self::Sight(text) | Self::Kernel(text) => f.write_str(text),
+            Self::NoDissector { why } => {
+                write!(f, "no layer 7 until it can be dissected again: {why}")
+            }
+            Self::NoQuarantine { why } => write!(f, "failed to write to the quarantine: {why}"),
+            Self::OutputFails { why } => {
+                write!(f, "{why}; it is tried again, and rows wait for as long as there is room")
+            }
+            Self::OutputWorks { output, rows_lost: 0 } => write!(f, "{output} takes rows again"),
+            Self::OutputWorks { output, rows_lost } => {
+                write!(f, "{output} takes rows again; {rows_lost} found no room and are lost")
+            }
+            Self::OutputFull { output } => write!(
+                f,
+                "rows are lost from now on, as {output} does not take them and its queue is full; \
+                 they are counted as `flows_unwritten`"
+            ),
+            Self::NotReopened { why } => write!(f, "going on in the old log: {why}"),
+            Self::Late { packets, seconds } => write!(
+                f,
+                "{packets} packets are older than those before them, by up to {seconds} s, and \
+                 count as being of their time; give captures in the order of their times"
+            ),
+        }
+    }
+}
+
+/// Where notices go. Called from any thread, and not to be held up.
+#[derive(Clone)]
+pub struct Notices(Arc<dyn Fn(Notice) + Send + Sync>);
+
+impl Notices {
+    /// To a function.
+    pub fn new(tell: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Nowhere.
+    pub fn none() -> Self {
+        Self::new(drop)
+    }
+
+    /// Hands one on.
+    pub fn tell(&self, notice: Notice) {
+        (self.0)(notice);
+    }
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notices")
+    }
+}
