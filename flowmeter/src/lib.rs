@@ -18,11 +18,3 @@ pub mod format;
 pub mod output;
 pub mod report;
 pub mod run;
-
-pub mod privileges;
-pub mod descriptors;
-pub mod hangup;
-
-pub mod cli;
-pub mod config;
-pub mod doctor;

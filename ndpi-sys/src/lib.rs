@@ -10,6 +10,8 @@
 //! about to lose its file system sets `TZ=UTC0` and calls `tzset` before that; the shim does not,
 //! as the environment is the process's own.
 
+#![expect(unsafe_code, reason = "declarations of a C library")]
+
 use std::ffi::{c_char, c_int, c_uint};
 use std::marker::{PhantomData, PhantomPinned};
 

@@ -3,6 +3,8 @@
 //! The object is loaded but attached to nothing: packets come by `BPF_PROG_TEST_RUN`, so tests
 //! neither see nor touch the machine's traffic, and each has maps of its own.
 
+#![expect(unsafe_code, reason = "a thread is bound to a CPU by libc")]
+
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,5 +1,7 @@
 //! A running `flowmeter live`, and what it has written.
 
+#![expect(unsafe_code, reason = "signals and polls by libc")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;

@@ -1,5 +1,7 @@
 //! Two hosts on a wire: network namespaces joined by veth, gone with the value.
 
+#![expect(unsafe_code, reason = "signals by libc")]
+
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 

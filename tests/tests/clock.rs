@@ -1,5 +1,7 @@
 //! Are a flow's times right, whatever becomes of the clocks?
 
+#![expect(unsafe_code, reason = "clocks by libc")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};

@@ -3,6 +3,8 @@
 //! Rights are read back from `/proc`; children are killed and stopped while packets flow, and no
 //! packet is missing afterwards.
 
+#![expect(unsafe_code, reason = "signals by libc")]
+
 use std::fs;
 use std::process::Command;
 use std::thread;

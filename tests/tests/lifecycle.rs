@@ -3,6 +3,8 @@
 //! By signals, by an interface that goes, by a reader that does not read: whatever was metered is
 //! written, or the run says that it is not.
 
+#![expect(unsafe_code, reason = "signals by libc")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! Real traffic between network namespaces. The truth is at the other end: a second meter there,
 //! by XDP, which sees each packet as it is on the wire.
 
+#![expect(unsafe_code, reason = "namespaces by libc")]
 #![expect(clippy::items_after_statements, reason = "a test's traffic stands where it is used")]
 
 use std::fs;

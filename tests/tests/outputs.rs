@@ -3,6 +3,8 @@
 //! A reader that is slow, stopped or gone, a fifo that nobody reads, a disk that is full: no packet is
 //! lost, and what could not be written is counted and said. Needs root.
 
+#![expect(unsafe_code, reason = "signals by libc")]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};

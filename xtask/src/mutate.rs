@@ -14,7 +14,14 @@ use crate::run::target_dir;
 /// Runs it on the captures of a folder.
 pub fn mutate(millions: u64, seed: u64, captures: &Path) -> Result<()> {
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--package", "flowmeter", "--package", "flowmeter-tests"]);
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "flowmeter-cli",
+        "--package",
+        "flowmeter-tests",
+    ]);
     say_and_run(build.current_dir(root()))?;
     let list = || format!("failed to list `{}`", captures.display());
     let entries = std::fs::read_dir(captures).with_context(list)?;

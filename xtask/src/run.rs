@@ -22,7 +22,7 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     let toolchain = setup::setup(Purpose::Run)?;
     let object = ebpf::build(&toolchain)?;
     let mut build = Command::new("cargo");
-    build.args(["build", "--package", "flowmeter"]);
+    build.args(["build", "--package", "flowmeter-cli"]);
     let folder = match profile {
         Profile::Debug => "debug",
         Profile::Release => {

@@ -48,8 +48,10 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
     check("clippy", say_and_run(clippy.args(["--", "--deny", "warnings"])));
     check("warnings in the kernel half", ebpf::deny_warnings(&toolchain));
-    let mut without_ndpi = cargo(&["clippy", "--package", "flowmeter", "--no-default-features"]);
-    without_ndpi.args(["--all-targets", "--quiet", "--", "--deny", "warnings"]);
+    let mut without_ndpi =
+        cargo(&["clippy", "--package", "flowmeter", "--package", "flowmeter-cli"]);
+    without_ndpi.args(["--no-default-features", "--all-targets", "--quiet"]);
+    without_ndpi.args(["--", "--deny", "warnings"]);
     check("build without nDPI", say_and_run(&mut without_ndpi));
     let mut without_ndpi = cargo(&["test", "--package", "flowmeter", "--no-default-features"]);
     without_ndpi.args(["--quiet", "--lib", "dissect::"]);

@@ -8,8 +8,6 @@
 //!
 //! Everything here is about one network namespace, the one of the thread that polls.
 
-#![deny(unsafe_code)]
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -22,10 +22,12 @@ mod samples;
 pub mod segments;
 mod shards;
 mod ssdp;
+pub mod user;
 
 use std::path::PathBuf;
 
 pub use details::Details;
+pub use user::User;
 
 /// Layer-7 result of a flow: `NFStream`'s nine columns, and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,25 +100,6 @@ pub enum Containment {
     },
     /// In this process, which a hostile packet may crash.
     InProcess,
-}
-
-/// The program that runs, even if its file was replaced since.
-pub fn this_program() -> PathBuf {
-    PathBuf::from("/proc/self/exe")
-}
-
-/// The user that a child of root becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct User {
-    /// Its number.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-}
-
-impl User {
-    /// `nobody`.
-    pub const NOBODY: Self = Self { uid: 65_534, gid: 65_534 };
 }
 
 /// Why nothing can be dissected.

@@ -3,7 +3,7 @@
 //! The one file that calls the C library. It checks headers before nDPI sees them, and keeps
 //! `NFStream`'s rules on when a flow is looked at and when to give up on it.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "nDPI is a C library")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;

@@ -2,6 +2,8 @@
 //!
 //! The generators write down themselves who did what; the meters' logs are compared with that.
 
+#![expect(unsafe_code, reason = "signals by libc")]
+
 mod containers;
 mod fragments;
 mod hands;

@@ -1,5 +1,7 @@
 //! What becomes of flows when the wall clock is set, or the machine sleeps?
 
+#![expect(unsafe_code, reason = "clocks by libc")]
+
 use anyhow::{Context as _, Result, ensure};
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::EndReason;

@@ -21,7 +21,7 @@ pub fn bench(seconds: u32) -> Result<()> {
         bail!("network namespaces need root");
     }
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--quiet", "--package", "flowmeter"]);
+    build.args(["build", "--release", "--quiet", "--package", "flowmeter-cli"]);
     say_and_run(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", ebpf::object()))?;
     let _wire = Wire::new()?;
     let _server = Running(inside(FAR, "iperf3", &["-s"]).stdout(Stdio::null()).spawn()?);

@@ -40,7 +40,7 @@ pub fn bench(rounds: u32) -> Result<()> {
         bail!("loading kernel programs needs root");
     }
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--quiet", "--package", "flowmeter"]);
+    build.args(["build", "--release", "--quiet", "--package", "flowmeter-cli"]);
     say_and_run(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", ebpf::object()))?;
     let _wire = Wire::new()?;
     let mut least = [[f64::INFINITY; CASES.len()]; 2];

@@ -32,7 +32,7 @@ if __name__ == '__main__':
 
 pub fn bench(megabytes: u64) -> Result<()> {
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--quiet", "--package", "flowmeter"]);
+    build.args(["build", "--release", "--quiet", "--package", "flowmeter-cli"]);
     say_and_run(build.current_dir(root()).env("FLOWMETER_BPF_OBJECT", ebpf::object()))?;
     let flowmeter = target_dir().join("release/flowmeter").to_string_lossy().into_owned();
     let folder = target_dir().join("bench");

@@ -4,6 +4,7 @@
 //! lives; dropped, it leaves nothing attached.
 
 mod attach;
+pub mod capabilities;
 mod clock;
 mod counters;
 mod interface;
@@ -92,6 +93,9 @@ pub struct Options {
 /// Why the kernel half could not be set up.
 #[derive(Debug, Error)]
 pub enum Error {
+    /// It is not allowed.
+    #[error(transparent)]
+    Capabilities(#[from] capabilities::Missing),
     /// The program was built without the kernel programs.
     #[error(
         "this flowmeter was built without its kernel programs; build it with `cargo xtask run`"
@@ -193,6 +197,7 @@ impl Kernel {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
+        capabilities::check()?;
         let interfaces = interface::resolve(&options.interfaces, &options.notices)?;
         let mut ebpf = load(options, &interfaces)?;
         let logger = options.log.then(|| log::Logger::start(&mut ebpf, &options.notices)).flatten();

@@ -7,8 +7,8 @@ use aya::EbpfLoader;
 use aya::programs::{ProgramError, ProgramInfo};
 use flowmeter_common::globals::Globals;
 
+use super::capabilities::{self, Missing};
 use super::{Error, OBJECT, attach, classifier, layout, owners, sys};
-use crate::privileges::{self, Missing};
 
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ fn kernel() -> Finding {
 
 fn capabilities() -> Finding {
     let advice = "run as root; `flowmeter read` needs none";
-    match privileges::check() {
+    match capabilities::check() {
         Ok(()) => Finding::new("capabilities", State::Works, "sufficient", ""),
         Err(Missing(missing)) => {
             let found = format!("{} missing", missing.join(", "));

@@ -1,6 +1,6 @@
 //! Which system calls does aya lack?
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls")]
 
 use std::error::Error;
 use std::io;

@@ -3,7 +3,7 @@
 //! An array map of 64-bit words can be mapped: either side reads and writes whole words, without a
 //! system call.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "a map is mapped into memory")]
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::AtomicU64;

@@ -3,12 +3,12 @@
 //! libpcap compiles the expression, once for each link type, and runs it. The only place that
 //! knows it.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "libpcap is a C library")]
 
 use std::ffi::{c_uchar, c_uint};
 
 use hashbrown::HashMap;
-use pcap::{BpfInstruction, BpfProgram, Capture, Linktype};
+use libpcap::{BpfInstruction, BpfProgram, Capture, Linktype};
 use thiserror::Error;
 
 use super::Frame;
@@ -60,9 +60,9 @@ fn compile(expression: &str, link: i32) -> Result<BpfProgram, Invalid> {
     handle.compile(expression, true).map_err(|e| invalid(&e))
 }
 
-fn invalid(error: &pcap::Error) -> Invalid {
+fn invalid(error: &libpcap::Error) -> Invalid {
     let text = match error {
-        pcap::Error::PcapError(text) => text.clone(),
+        libpcap::Error::PcapError(text) => text.clone(),
         other => other.to_string(),
     };
     Invalid(text)

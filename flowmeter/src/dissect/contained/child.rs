@@ -3,7 +3,7 @@
 //! It makes its modules, gives up its rights, says that it is ready, and then answers batches until
 //! there are no more.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "file descriptors come by number")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};

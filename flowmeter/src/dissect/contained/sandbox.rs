@@ -4,7 +4,7 @@
 //! network, no further process, and of the system calls those that memory and its socket need.
 //! Each layer holds if another one fails.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls")]
 
 use std::collections::BTreeMap;
 use std::io;

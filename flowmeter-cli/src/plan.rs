@@ -3,16 +3,17 @@
 //! A plan is what remains of the command line once everything in it has been checked: types that
 //! cannot be wrong, with units.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dissect::Containment;
-use crate::fields::Schema;
-use crate::format::Kind;
-use crate::output::{self, Files, queue};
+use flowmeter::dissect::Containment;
+use flowmeter::fields::Schema;
+use flowmeter::format::Kind;
+use flowmeter::output::{self, Files, queue};
+use flowmeter::run::{LiveOptions, Outlet, ReadOptions};
+
 use crate::privileges::Needs;
-use crate::run::{LiveOptions, Outlet, ReadOptions};
 
 /// `flowmeter live`.
 pub struct LivePlan {
@@ -83,4 +84,9 @@ impl LivePlan {
         const EACH: u64 = 8;
         MOST + EACH * self.options.interfaces.len() as u64
     }
+}
+
+/// What dissectors run: this program, even if its file was replaced since.
+pub fn this_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
 }

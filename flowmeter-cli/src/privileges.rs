@@ -1,9 +1,10 @@
-//! Which capabilities does a meter need, and which does it keep while it runs?
+//! Which capabilities does a meter keep while it runs?
 //!
 //! It keeps those that the work after attaching needs; all others are dropped for good, from the
 //! bounding set too, so that no child of ours has them either.
 
 use caps::{CapSet, Capability, CapsHashSet};
+use flowmeter::capture::kernel::capabilities::METERING;
 use thiserror::Error;
 
 /// Why capabilities could not be dropped.
@@ -11,32 +12,7 @@ use thiserror::Error;
 #[error("failed to drop capabilities")]
 pub struct Error(#[source] caps::errors::CapsError);
 
-/// Capabilities without which nothing can be metered.
-#[derive(Debug, Error)]
-#[error(
-    "{} missing, which `flowmeter live` needs to load and attach its programs; run as root, or give \
-     them (`AmbientCapabilities=` in a unit, `setcap cap_bpf,cap_net_admin,cap_perfmon=ep`)",
-    self.0.join(", ")
-)]
-pub struct Missing(pub Vec<String>);
-
-/// Fails if capabilities are missing. Whoever tries without them gets the verifier's complaints of
-/// programs that are right, or half of what there is to attach.
-pub fn check() -> Result<(), Missing> {
-    // Who cannot know tries.
-    let Ok(has) = caps::read(None, CapSet::Effective) else { return Ok(()) };
-    // It stands in for those that were split from it in Linux 5.8.
-    let is_admin = has.contains(&Capability::CAP_SYS_ADMIN);
-    let is_missing = |wanted: &&Capability| {
-        let is_implied = is_admin && **wanted != Capability::CAP_NET_ADMIN;
-        !has.contains(*wanted) && !is_implied
-    };
-    let missing: Vec<String> =
-        METERING.iter().filter(is_missing).map(ToString::to_string).collect();
-    if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
-}
-
-/// What a meter does that needs capabilities.
+/// What a meter does that needs capabilities, besides metering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// It looks for the processes of sockets, among those of all users.
@@ -44,11 +20,6 @@ pub struct Needs {
     /// It starts and kills dissectors that have another user.
     pub children: bool,
 }
-
-/// Metering: running the reaper, reading maps and detaching, also where the kernel lets only the
-/// privileged use `bpf()` at all.
-const METERING: &[Capability] =
-    &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// `/proc/PID/fd` of other users' processes.
 const PROCESSES: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];

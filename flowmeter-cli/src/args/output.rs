@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use flowmeter::attribution::profile::Secrets;
+use flowmeter::fields::anonymize::Anonymizer;
+use flowmeter::fields::{self, Schema};
+use flowmeter::format::Kind;
+use flowmeter::output::queue;
+use flowmeter::output::{self, Destination};
 
 use super::Exit;
 use super::values::choice;
-use crate::attribution::profile::Secrets;
-use crate::config::LogPlan;
-use crate::fields::anonymize::Anonymizer;
-use crate::fields::{self, Schema};
-use crate::format::Kind;
-use crate::output::queue;
-use crate::output::{self, Destination};
+use crate::plan::LogPlan;
 
 /// Options shared by all that write flows.
 #[derive(Args)]

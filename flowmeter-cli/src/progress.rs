@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use flowmeter::output::Destination;
+use flowmeter::run::{Progress, total};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::config::ReadPlan;
-use crate::output::Destination;
-use crate::run::{Progress, total};
+use crate::plan::ReadPlan;
 
 /// A line on standard error, if that is a terminal: bytes, packets a second, time left. It is gone
 /// with this value.

@@ -1,12 +1,11 @@
 //! What did the user write?
 //!
-//! The only place that knows `clap`. Arguments become a plan of [`crate::config`] here, or an
+//! The only place that knows `clap`. Arguments become a plan of [`crate::plan`] here, or an
 //! [`Exit`] that says in a line what to change.
 
 mod live;
 mod meter;
 mod output;
-pub mod progress;
 mod read;
 mod values;
 
@@ -16,8 +15,7 @@ use std::io::{self, Write as _};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{LivePlan, ReadPlan};
-use crate::notice::{Level, Notices};
+use crate::plan::{LivePlan, ReadPlan};
 
 /// What to do.
 pub enum Command {
@@ -47,15 +45,6 @@ pub struct Exit {
     pub text: String,
     /// The process's exit code: 0, or 2 for wrong arguments.
     pub code: u8,
-}
-
-/// Notices go to standard error, a line each.
-fn notices() -> Notices {
-    Notices::new(|notice| match notice.level() {
-        Level::Debug => eprintln!("kernel: {notice}"),
-        Level::Info => eprintln!("flowmeter: {notice}"),
-        Level::Warning => eprintln!("flowmeter: warning: {notice}"),
-    })
 }
 
 /// Reads the command line, the program's name first.

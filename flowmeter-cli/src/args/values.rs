@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::dissect::User;
-use crate::users;
-
 /// One of a few words, each standing for a value.
 pub fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
 where
@@ -16,21 +13,6 @@ where
         let found = choices.iter().find(|(word, _)| *word == text);
         found.map(|(_, value)| *value).expect("clap let no other word pass")
     })
-}
-
-/// A user but root, by name or by a number that is the group's too.
-pub fn user(text: &str) -> Result<User, String> {
-    let user = if let Ok(number) = text.parse() {
-        User { uid: number, gid: number }
-    } else {
-        let found = users::find(|user| user.name == text);
-        let found = found.ok_or_else(|| "there is no such user in /etc/passwd".to_owned())?;
-        User { uid: found.uid, gid: found.gid }
-    };
-    if user.uid == 0 || user.gid == 0 || user.uid == u32::MAX {
-        return Err("it must be a user without rights".to_owned());
-    }
-    Ok(user)
 }
 
 /// A number of seconds, 0 or more, which may have a fraction.

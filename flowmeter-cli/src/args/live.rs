@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, value_parser};
+use flowmeter::attribution::profile::{self, Secrets};
+use flowmeter::capture::kernel::{Direction, Ingress};
+use flowmeter::fields;
+use flowmeter::format::Kind;
+use flowmeter::output::queue::{self, WhenFull};
+use flowmeter::run::{LiveOptions, MAX_INTERFACES, SNAPSHOT_LENGTH};
 
 use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
-use crate::attribution::profile::{self, Secrets};
-use crate::capture::kernel::{Direction, Ingress};
-use crate::config::LivePlan;
-use crate::fields;
-use crate::format::Kind;
-use crate::output::queue::{self, WhenFull};
-use crate::run::{LiveOptions, MAX_INTERFACES, SNAPSHOT_LENGTH};
+use crate::notices;
+use crate::plan::LivePlan;
 
 /// SPLT slots have room for so many packets of a flow in the kernel.
 const MAX_LIVE_SPLT: u32 = 255;
@@ -194,7 +195,7 @@ impl LiveArgs {
         options.containment = self.meter.containment()?;
         options.details = self.meter.details()?;
         options.log_bpf = live.log_bpf;
-        options.notices = super::notices();
+        options.notices = notices::to_stderr();
         let performance_report = unless_zero(live.performance_report);
         Ok(LivePlan { options, performance_report, log })
     }

@@ -4,10 +4,10 @@ use clap::CommandFactory as _;
 use flowmeter_common::knobs::Knobs;
 
 use super::*;
-use crate::capture::kernel::{Direction, Ingress};
-use crate::collector::pcap::Reading;
-use crate::format::Kind;
-use crate::output::Destination;
+use flowmeter::capture::kernel::{Direction, Ingress};
+use flowmeter::collector::pcap::Reading;
+use flowmeter::format::Kind;
+use flowmeter::output::Destination;
 
 fn plan(args: &str) -> Result<LivePlan, String> {
     let args = ["flowmeter", "live"].into_iter().chain(args.split(' '));

@@ -1,27 +1,34 @@
-//! The command `flowmeter`.
+//! The command `flowmeter`: options, privileges, signals and messages around the library's runs.
 
-use std::io::IsTerminal as _;
+mod args;
+mod descriptors;
+mod doctor;
+mod notices;
+mod plan;
+mod privileges;
+mod progress;
+mod signals;
+
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use flowmeter::cli::progress;
-use flowmeter::cli::{self, Command, Listing};
-use flowmeter::config::{LivePlan, ReadPlan};
+use flowmeter::capture::kernel::capabilities;
 use flowmeter::report::Report;
 use flowmeter::run::{Control, Live, Read};
-use flowmeter::{descriptors, dissect, doctor, fields, hangup, privileges};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use flowmeter::{dissect, fields};
+
+use crate::args::{Command, Listing};
+use crate::plan::{LivePlan, ReadPlan};
 
 fn main() -> ExitCode {
     if let Some(code) = dissect::contained::child::run(std::env::args()) {
         return code;
     }
-    let command = match cli::parse(std::env::args_os()) {
+    let command = match args::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(exit) => {
             let _ = exit.print();
@@ -49,11 +56,11 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Meters until a signal asks for the end.
 fn live(plan: LivePlan) -> anyhow::Result<()> {
-    privileges::check()?;
+    capabilities::check()?;
     descriptors::reserve(plan.descriptors())?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
-        let mut watch = Watch::start()?;
+        let mut watch = signals::Watch::start()?;
         let log = plan.log.open()?;
         let needs = plan.needs();
         let schema = Arc::clone(&plan.log.schema);
@@ -81,6 +88,19 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
     ended
 }
 
+/// Reads until the captures end, or a signal asks for it.
+fn read(plan: &ReadPlan) -> anyhow::Result<()> {
+    let schema = Arc::clone(&plan.log.schema);
+    let run =
+        Read::new(plan.options.clone()).to(plan.log.open()?).redacting(move || schema.redacted());
+    signals::stop(&run.control()).context("failed to watch for signals")?;
+    let bar = progress::Bar::show(plan, &run.progress())?;
+    let (report, ended) = run.run();
+    drop(bar);
+    print_report(report.as_ref());
+    Ok(ended?)
+}
+
 /// The balance, on standard error.
 fn print_report(report: Option<&Report>) {
     if let Some(report) = report {
@@ -100,84 +120,11 @@ fn report_every(every: Duration, control: &Arc<Control>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads until the captures end, or a signal asks for it; a second one does not wait. Without a
-/// thread for signals, as one thread alone allocates faster.
-fn read(plan: &ReadPlan) -> anyhow::Result<()> {
-    let schema = Arc::clone(&plan.log.schema);
-    let run =
-        Read::new(plan.options.clone()).to(plan.log.open()?).redacting(move || schema.redacted());
-    let control = run.control();
-    let hangup = (!hangup::is_hangup_ignored()).then_some(SIGHUP);
-    for number in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-        let stop = control.stop_flag();
-        // In this order: the second one finds the flag set.
-        flag::register_conditional_shutdown(number, 1, Arc::clone(&stop))
-            .and_then(|_| flag::register(number, stop))
-            .context("failed to watch for signals")?;
-    }
-    let bar = progress::Bar::show(plan, &run.progress())?;
-    let (report, ended) = run.run();
-    drop(bar);
-    print_report(report.as_ref());
-    Ok(ended?)
-}
-
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")
-}
-
-/// The signals that mean something to a run.
-struct Watch {
-    interrupt: Signal,
-    terminate: Signal,
-    /// None if it is ignored.
-    hangup: Option<Signal>,
-    has_terminal: bool,
-}
-
-impl Watch {
-    /// From now on signals wait to be looked at. In a runtime.
-    fn start() -> std::io::Result<Self> {
-        let hangup = !hangup::is_hangup_ignored();
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: hangup.then(|| signal(SignalKind::hangup())).transpose()?,
-            has_terminal: std::io::stderr().is_terminal(),
-        })
-    }
-
-    /// Tells the run what signals ask. SIGINT and SIGTERM ask for its end, and so does SIGHUP if it
-    /// comes from a terminal that is closed; else that asks for the log to be opened anew. Comes
-    /// back when the end is asked for again.
-    async fn second_stop(&mut self, control: &Control) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-                () = next(&mut self.hangup) => if !self.has_terminal {
-                    control.reopen();
-                    continue;
-                }
-            }
-            if control.stop() {
-                return;
-            }
-        }
-    }
-}
-
-/// The next of a signal that is handled; never, if it is not.
-async fn next(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// Prints how the machine stands; fails if `flowmeter live` does not work.
@@ -192,14 +139,13 @@ fn doctor(listing: Listing) -> anyhow::Result<()> {
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write to standard output"),
     }
 }
 
-/// An error and its causes, in a line.
+/// An error and its causes, in one line.
 fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {

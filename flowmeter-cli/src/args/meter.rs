@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, value_parser};
+use flowmeter::dissect::{Containment, User};
+use flowmeter::fields::{self, TimeUnit};
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
 
 use super::Exit;
-use super::values::{choice, nanoseconds, seconds, user};
-use crate::dissect::{Containment, User, this_program};
-use crate::fields::{self, TimeUnit};
+use super::values::{choice, nanoseconds, seconds};
+use crate::plan;
 
 /// Options shared by all that meter, with `NFStream`'s names and defaults.
 #[derive(Args, Clone)]
@@ -82,7 +83,7 @@ pub struct MeterArgs {
 
     /// User that these processes become when started by root: a name, or a number that is the
     /// group's too.
-    #[arg(long, value_name = "USER", default_value = "65534", value_parser = user)]
+    #[arg(long, value_name = "USER", default_value = "65534", value_parser = str::parse::<User>)]
     dissector_user: User,
 
     /// Keep the packets that crashed such a process in this folder, as captures; 100 at the most.
@@ -170,7 +171,7 @@ impl MeterArgs {
         let quarantine = self.quarantine.clone();
         if self.dissector {
             return Ok(Containment::Child {
-                program: this_program(),
+                program: plan::this_program(),
                 user: self.dissector_user,
                 quarantine,
             });

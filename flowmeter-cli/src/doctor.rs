@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use flowmeter::capture::kernel::probe::{self, Finding, State};
+use flowmeter::dissect;
 use serde_json::{Value, json};
 
-use crate::capture::kernel::probe::{self, Finding, State};
-use crate::dissect;
+use crate::plan;
 
 /// Looks at everything that `flowmeter live` needs.
 pub fn examine() -> Vec<Finding> {
@@ -22,7 +23,7 @@ fn containment(here: &Result<(), dissect::Error>) -> Finding {
     use dissect::contained::Landlock;
     let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
     let user = dissect::User::NOBODY;
-    match dissect::place::contained(dissect::this_program(), user) {
+    match dissect::place::contained(plan::this_program(), user) {
         Ok(landlock) => {
             let (state, word) = match landlock {
                 Landlock::Full => (State::Works, "Landlock"),

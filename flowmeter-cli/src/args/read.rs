@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use flowmeter::attribution::profile::Secrets;
+use flowmeter::capture::pcap::filter::{Filter, Invalid};
+use flowmeter::collector::pcap::Reading;
+use flowmeter::fields;
+use flowmeter::run::ReadOptions;
 
 use super::Exit;
 use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::choice;
-use crate::attribution::profile::Secrets;
-use crate::capture::pcap::filter::{Filter, Invalid};
-use crate::collector::pcap::Reading;
-use crate::config::ReadPlan;
-use crate::fields;
-use crate::run::ReadOptions;
+use crate::notices;
+use crate::plan::ReadPlan;
 
 /// `flowmeter read`.
 #[derive(Args)]
@@ -87,7 +88,7 @@ impl ReadArgs {
         options.containment = self.meter.containment()?;
         options.details = self.meter.details()?;
         options.max_nflows = self.meter.max_nflows();
-        options.notices = super::notices();
+        options.notices = notices::to_stderr();
         Ok(ReadPlan { options, log })
     }
 }
