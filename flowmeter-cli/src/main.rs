@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flowmeter::capture::kernel::capabilities;
 use flowmeter::report::Report;
-use flowmeter::run::{Control, Live, Read};
+use flowmeter::run::{Control, Failed, Run};
 use flowmeter::{dissect, fields};
 
 use crate::args::{Command, Listing};
@@ -64,7 +64,7 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         let log = plan.log.open()?;
         let needs = plan.needs();
         let schema = Arc::clone(&plan.log.schema);
-        let run = Live::attach(plan.options)?.to(log).redacting(move || schema.redacted());
+        let run = Run::live(plan.options)?.to(log).redacting(move || schema.redacted());
         // While there is no other thread, which would keep its own.
         privileges::keep_only(needs)?;
         let control = run.control();
@@ -74,9 +74,7 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         let run = tokio::task::spawn_blocking(move || run.run());
         tokio::select! {
             ended = run => {
-                let (report, ended) = ended.context("the meter panicked")?;
-                print_report(report.as_ref());
-                Ok(ended?)
+                finish(ended.context("the meter panicked")?)
             }
             () = watch.second_stop(&control) => Err(anyhow::anyhow!(
                 "interrupted again; flows that were not written are lost"
@@ -92,20 +90,36 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
 fn read(plan: &ReadPlan) -> anyhow::Result<()> {
     let schema = Arc::clone(&plan.log.schema);
     let run =
-        Read::new(plan.options.clone()).to(plan.log.open()?).redacting(move || schema.redacted());
+        Run::read(plan.options.clone()).to(plan.log.open()?).redacting(move || schema.redacted());
     signals::stop(&run.control()).context("failed to watch for signals")?;
     let bar = progress::Bar::show(plan, &run.progress())?;
-    let (report, ended) = run.run();
+    let ended = run.run();
     drop(bar);
-    print_report(report.as_ref());
-    Ok(ended?)
+    finish(ended)
+}
+
+/// Prints the last balance, however the run has ended.
+fn finish<E>(ended: Result<Report, Failed<E>>) -> anyhow::Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match ended {
+        Ok(report) => {
+            print_report(&report);
+            Ok(())
+        }
+        Err(failed) => {
+            if let Some(report) = &failed.report {
+                print_report(report);
+            }
+            Err(failed.error.into())
+        }
+    }
 }
 
 /// The balance, on standard error.
-fn print_report(report: Option<&Report>) {
-    if let Some(report) = report {
-        eprintln!("{}", report.json());
-    }
+fn print_report(report: &Report) {
+    eprintln!("{}", report.json());
 }
 
 /// Prints the balance from time to time, until the run is over.
@@ -114,7 +128,7 @@ fn report_every(every: Duration, control: &Arc<Control>) -> anyhow::Result<()> {
     let print = move || loop {
         thread::sleep(every);
         let Some(report) = control.report() else { break };
-        print_report(Some(&report));
+        print_report(&report);
     };
     thread::Builder::new().name("report".into()).spawn(print)?;
     Ok(())

@@ -87,7 +87,7 @@ impl From<&Knobs> for Globals {
         Self {
             idle_ns,
             active_ns,
-            accounting,
+            accounting: accounting as u32,
             tick_ns,
             splt,
             n_dissections,

@@ -1,5 +1,7 @@
 //! What can be set, in the kernel and on the host?
 
+use crate::packet::Layer;
+
 /// The meter's options, read one by one where they are used: in the kernel each is a read-only
 /// global, set before the programs are loaded, so that the verifier removes what is off.
 /// [`Knobs`] says what each means.
@@ -31,7 +33,7 @@ impl Settings for Knobs {
 
     #[inline]
     fn accounting(&self) -> u32 {
-        self.accounting
+        self.accounting as u32
     }
 
     #[inline]
@@ -57,8 +59,8 @@ pub struct Knobs {
     pub idle_ns: u64,
     /// A flow is cut at this age; ns.
     pub active_ns: u64,
-    /// The layer of sizes and of the `bytes` columns: [`Layer`](crate::packet::Layer) as a number.
-    pub accounting: u32,
+    /// The layer of sizes and of the `bytes` columns.
+    pub accounting: Layer,
     /// Length of the unit in which inter-arrival times are counted; ns, not 0. `NFStream`'s is 1 ms.
     pub tick_ns: u64,
     /// Packets of a flow whose direction, size and inter-arrival time are kept; 0 = none.
@@ -80,7 +82,7 @@ impl Default for Knobs {
         Self {
             idle_ns: 120_000 * MILLISECOND,
             active_ns: 1_800_000 * MILLISECOND,
-            accounting: 0,
+            accounting: Layer::Link,
             tick_ns: MILLISECOND,
             splt: 0,
             n_dissections: 20,

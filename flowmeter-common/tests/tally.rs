@@ -2,7 +2,7 @@
 
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
-use flowmeter_common::packet::{Packet, protocol};
+use flowmeter_common::packet::{Layer, Packet, protocol};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::{Direction, Effect, Record, wide};
 use flowmeter_common::tcp::{CWR, FIN, PSH};
@@ -210,7 +210,12 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
 
 fn knobs() -> impl Strategy<Value = Knobs> {
     (
-        0..4_u32,
+        prop_oneof![
+            Just(Layer::Link),
+            Just(Layer::Ip),
+            Just(Layer::Transport),
+            Just(Layer::Payload)
+        ],
         prop_oneof![Just(1_u64), Just(1_000), Just(MILLISECOND), 1..=u64::MAX, Just(u64::MAX)],
         prop_oneof![Just(0_u32), 1..30_u32, Just(255)],
         any::<bool>(),

@@ -9,12 +9,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Frame;
 use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
-use flowmeter::fields::{Options, Schema, TimeUnit};
+use flowmeter::fields::{Options, Schema};
 use flowmeter::flow::Flow;
 use flowmeter::format::Kind;
 use flowmeter::table::Ended;
 use flowmeter_common::knobs::Knobs;
-use flowmeter_common::packet::Layer;
 
 const FRAMES: usize = 10_000;
 /// Packets of a conversation come again after so many others.
@@ -122,19 +121,7 @@ fn per_packet(c: &mut Criterion) {
 
 fn per_flow(c: &mut Criterion) {
     let flows = flows(&packets(&frames()));
-    let options = Options {
-        accounting: Layer::Link,
-        unit: TimeUnit::Ms,
-        statistics: true,
-        splt: 20,
-        sequences: 0,
-        as_flowcontainer: false,
-        dissection: true,
-        details: true,
-        tunnels: true,
-        visibility: false,
-        extras: true,
-    };
+    let options = Options { statistics: true, splt: 20, details: true, ..Options::DEFAULT };
     let schema = Arc::new(Schema::new(options));
     let mut out = Vec::new();
     let mut group = c.benchmark_group("flow");

@@ -415,7 +415,7 @@ mod tests {
         statistics: true,
         idle_ns: 0,
         active_ns: 0,
-        accounting: 0,
+        accounting: Layer::Link,
         tick_ns: 1_000_000,
         splt: 0,
         n_dissections: 0,

@@ -1,5 +1,6 @@
 //! What the project does to itself. `cargo xtask --help` lists it.
 
+mod api;
 mod bench;
 mod command;
 mod ebpf;
@@ -81,6 +82,12 @@ enum Task {
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
     },
+    /// Compare what the library shows with flowmeter/api.txt.
+    Api {
+        /// Write that anew.
+        #[arg(long)]
+        update: bool,
+    },
     /// Check the rules of ARCHITECTURE.md that the compiler does not.
     Tidy,
     /// Look for inputs that make the readers fail.
@@ -131,6 +138,7 @@ fn main() -> ExitCode {
         Task::Test { conformance } => test::test(conformance),
         Task::Verify { update } => verify::verify(update),
         Task::Vm { kernel, update, only } => vm(&kernel, update, &only),
+        Task::Api { update } => api::api(update),
         Task::Tidy => tidy::tidy(),
         Task::Fuzz { target, minutes, captures } => {
             fuzz::fuzz(target.as_deref(), minutes, captures)

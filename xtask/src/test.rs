@@ -10,7 +10,7 @@ use crate::command::{is_root, say_and_run};
 use crate::setup::Purpose;
 use crate::sum::Sum;
 use crate::vm::{self, kernels};
-use crate::{ebpf, root, setup, tidy, verify};
+use crate::{api, ebpf, root, setup, tidy, verify};
 
 /// Runs every check and test, also after one that failed: who changed something wants to know all.
 pub fn test(conformance: Option<PathBuf>) -> Result<()> {
@@ -45,8 +45,11 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
         say_and_run(cargo(&["fmt", "--check"]).current_dir(root().join("flowmeter-ebpf"))),
     );
     check("tidy", tidy::tidy());
+    check("the library's face", api::api(false));
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
     check("clippy", say_and_run(clippy.args(["--", "--deny", "warnings"])));
+    let mut pages = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
+    check("documentation", say_and_run(pages.env("RUSTDOCFLAGS", "--deny warnings")));
     check("warnings in the kernel half", ebpf::deny_warnings(&toolchain));
     let mut without_ndpi =
         cargo(&["clippy", "--package", "flowmeter", "--package", "flowmeter-cli"]);

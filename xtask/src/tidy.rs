@@ -44,6 +44,7 @@ const LIBRARY: Tree = Tree {
         ("blake2", &["fields/anonymize"]),
         ("caps", &["capture/kernel/capabilities", "dissect/contained/sandbox"]),
         ("crossbeam_channel", &["attribution/profile/", "dissect/pool", "output/queue", "run/"]),
+        ("derive_setters", &["run/options"]),
         ("domain", &["dissect/details/dns"]),
         ("flate2", &["capture/pcap/"]),
         ("hkdf", &["dissect/hello/quic/"]),

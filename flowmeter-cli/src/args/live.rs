@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::{ArgAction, Args, value_parser};
 use flowmeter::attribution::profile::{self, Secrets};
 use flowmeter::capture::kernel::{Direction, Ingress};
-use flowmeter::fields;
 use flowmeter::format::Kind;
 use flowmeter::output::queue::{self, WhenFull};
 use flowmeter::run::{LiveOptions, MAX_INTERFACES, SNAPSHOT_LENGTH};
@@ -157,22 +156,6 @@ impl LiveArgs {
         }
         let live = self.live;
         let secrets = self.output.secrets(Secrets::Redacted);
-        let columns = fields::Options {
-            visibility: live.system_visibility_mode,
-            ..self.meter.fields(MAX_LIVE_SPLT)
-        };
-        let mut log = self.output.log(None, self.output.schema(columns, secrets)?)?;
-        log.queue = queue::Options {
-            capacity: (live.output_queue as usize) << 20,
-            when_full: live.when_full,
-        };
-        let meter_records = unless_zero(live.meter_records);
-        if meter_records.is_some() && log.format != Kind::Json {
-            return Err(Exit::usage(
-                "--meter-records needs --format json, since CSV has flows alone; \
-                 --performance-report prints the same to standard error",
-            ));
-        }
         let mut options = LiveOptions::new(self.interfaces);
         options.knobs = knobs;
         options.max_flows = live.max_flows;
@@ -181,7 +164,7 @@ impl LiveArgs {
         options.direction = live.direction;
         options.promiscuous = !live.no_promiscuous_mode;
         options.max_nflows = self.meter.max_nflows();
-        options.records = meter_records;
+        options.records = unless_zero(live.meter_records);
         options.visibility = live
             .system_visibility_mode
             .then_some(Duration::from_millis(live.system_visibility_poll_ms));
@@ -196,6 +179,18 @@ impl LiveArgs {
         options.details = self.meter.details()?;
         options.log_bpf = live.log_bpf;
         options.notices = notices::to_stderr();
+        let columns = self.meter.columns(options.columns(), MAX_LIVE_SPLT);
+        let mut log = self.output.log(None, self.output.schema(columns, secrets)?)?;
+        log.queue = queue::Options {
+            capacity: (live.output_queue as usize) << 20,
+            when_full: live.when_full,
+        };
+        if options.records.is_some() && log.format != Kind::Json {
+            return Err(Exit::usage(
+                "--meter-records needs --format json, since CSV has flows alone; \
+                 --performance-report prints the same to standard error",
+            ));
+        }
         let performance_report = unless_zero(live.performance_report);
         Ok(LivePlan { options, performance_report, log })
     }

@@ -121,7 +121,7 @@ impl MeterArgs {
         Knobs {
             idle_ns: ns(self.idle_timeout),
             active_ns: ns(self.active_timeout),
-            accounting: self.accounting_mode as u32,
+            accounting: self.accounting_mode,
             tick_ns: self.time_unit.tick_ns(),
             splt: self.splt_analysis.max(self.sequences(longest)),
             n_dissections: self.n_dissections,
@@ -130,21 +130,9 @@ impl MeterArgs {
         }
     }
 
-    /// What decides the columns, so far as it is metering's. `longest` as above.
-    pub fn fields(&self, longest: u32) -> fields::Options {
-        fields::Options {
-            accounting: self.accounting_mode,
-            unit: self.time_unit,
-            statistics: self.statistical_analysis,
-            splt: self.splt_analysis,
-            sequences: self.sequences(longest),
-            as_flowcontainer: false,
-            dissection: self.n_dissections > 0,
-            details: self.group.contains(&More::Layer7),
-            tunnels: !self.no_decode_tunnels,
-            visibility: false,
-            extras: true,
-        }
+    /// The columns of flows that are metered so. `longest` as above.
+    pub fn columns(&self, metered: fields::Options, longest: u32) -> fields::Options {
+        fields::Options { splt: self.splt_analysis, sequences: self.sequences(longest), ..metered }
     }
 
     /// Packets in flowcontainer's sequences at the most; 0 if there are none.

@@ -6,7 +6,6 @@ use clap::Args;
 use flowmeter::attribution::profile::Secrets;
 use flowmeter::capture::pcap::filter::{Filter, Invalid};
 use flowmeter::collector::pcap::Reading;
-use flowmeter::fields;
 use flowmeter::run::ReadOptions;
 
 use super::Exit;
@@ -64,13 +63,19 @@ impl ReadArgs {
             // Its streams end with the capture.
             (knobs.idle_ns, knobs.active_ns) = (u64::MAX, u64::MAX);
         }
-        let fields = fields::Options {
-            extras: reading != Reading::Nfstream,
-            as_flowcontainer,
-            ..meter.fields(MAX_SEQUENCE)
-        };
-        let schema = self.output.schema(fields, self.output.secrets(Secrets::Shown))?;
-        let needs_ids = schema.is_anonymized("id");
+        let mut options = ReadOptions::new(self.files.clone());
+        options.knobs = knobs;
+        options.reading = reading;
+        options.bpf_filter.clone_from(&self.bpf_filter);
+        options.snapshot_length = self.meter.snapshot_length.map_or(usize::MAX, usize::from);
+        options.n_meters = self.n_meters;
+        options.containment = self.meter.containment()?;
+        options.details = self.meter.details()?;
+        options.max_nflows = self.meter.max_nflows();
+        options.notices = notices::to_stderr();
+        let columns = meter.columns(options.columns(), MAX_SEQUENCE);
+        let schema = self.output.schema(columns, self.output.secrets(Secrets::Shown))?;
+        options.needs_ids = schema.is_anonymized("id");
         let log = self.output.log(self.files.first().map(PathBuf::as_path), schema)?;
         if let Some(file) = self.files.iter().find(|file| log.would_overwrite(file)) {
             return Err(Exit::usage(format_args!(
@@ -78,17 +83,6 @@ impl ReadArgs {
                 file.display()
             )));
         }
-        let mut options = ReadOptions::new(self.files.clone());
-        options.knobs = knobs;
-        options.reading = reading;
-        options.bpf_filter.clone_from(&self.bpf_filter);
-        options.snapshot_length = self.meter.snapshot_length.map_or(usize::MAX, usize::from);
-        options.n_meters = self.n_meters;
-        options.needs_ids = needs_ids;
-        options.containment = self.meter.containment()?;
-        options.details = self.meter.details()?;
-        options.max_nflows = self.meter.max_nflows();
-        options.notices = notices::to_stderr();
         Ok(ReadPlan { options, log })
     }
 }

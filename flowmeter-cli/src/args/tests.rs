@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use flowmeter_common::knobs::Knobs;
+use flowmeter_common::packet::Layer;
 
 use super::*;
 use flowmeter::capture::kernel::{Direction, Ingress};
@@ -71,7 +72,7 @@ fn every_option_arrives() {
     let knobs = Knobs {
         idle_ns: 0,
         active_ns: 2_500_000_000,
-        accounting: 3,
+        accounting: Layer::Payload,
         tick_ns: 1_000,
         splt: 255,
         n_dissections: 0,

@@ -138,7 +138,7 @@ impl Hooked {
         }
     }
 
-    /// Who had the ends of a flow, by their addresses alone. See [`SocketTable::owners`].
+    /// Who had the ends of a flow, by their addresses alone. See `SocketTable::owners`.
     pub fn owners_by_address(
         &mut self,
         conversation: &Conversation,
@@ -222,7 +222,7 @@ impl Hooked {
     }
 
     /// Who had the ends of a flow: of each who used the socket that sent its packets at the time, or
-    /// else whose the address was. See [`SocketTable::owners`].
+    /// else whose the address was. See `SocketTable::owners`.
     pub fn owners(
         &mut self,
         conversation: &Conversation,

@@ -147,6 +147,7 @@ pub struct Owners {
 
 /// Why attribution cannot work.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// There is no procfs to poll, or it hides what is needed.
     #[error("failed to read `{}`", path.display())]

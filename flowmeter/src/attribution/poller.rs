@@ -100,7 +100,7 @@ impl Poller {
         Ok(Self { shared, thread: Some(thread.map_err(Error::Thread)?) })
     }
 
-    /// See [`SocketTable::owners`]. Waits at most while the changes of a poll are taken in.
+    /// See `SocketTable::owners`. Waits at most while the changes of a poll are taken in.
     pub fn owners(&self, conversation: &Conversation, first_ns: u64, last_ns: u64) -> Owners {
         lock(&self.shared.table).owners(conversation, first_ns, last_ns)
     }

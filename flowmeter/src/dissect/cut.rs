@@ -2,7 +2,7 @@
 //!
 //! nDPI takes no packet that is shorter than its headers say, so the copy that it gets states the
 //! lengths of what is there. The sequence number stays, so that what was cut off is a gap in the
-//! stream. A length beyond the packet on the wire is a lie, and is left for [`headers`] to refuse.
+//! stream. A length beyond the packet on the wire is a lie, and is left for `headers` to refuse.
 
 use super::headers::{self, Lead, TCP, UDP};
 

@@ -104,6 +104,7 @@ pub enum Containment {
 
 /// Why nothing can be dissected.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The library is not the one whose headers we were compiled with.
     #[error(

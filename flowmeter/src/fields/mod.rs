@@ -14,7 +14,7 @@ pub mod value;
 pub use schema::Schema;
 pub use value::Value;
 
-use flowmeter_common::knobs::MILLISECOND;
+use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::Layer;
 
 use crate::flow::{Flow, Side, Totals};
@@ -47,22 +47,39 @@ pub struct Options {
     pub extras: bool,
 }
 
-impl Default for Options {
-    /// Of flows metered with the defaults of [`Knobs`](flowmeter_common::knobs::Knobs), from a capture.
-    fn default() -> Self {
+impl Options {
+    /// Of flows metered with the defaults of [`Knobs`], from a capture.
+    pub const DEFAULT: Self = Self {
+        accounting: Layer::Link,
+        unit: TimeUnit::Ms,
+        statistics: false,
+        splt: 0,
+        sequences: 0,
+        as_flowcontainer: false,
+        dissection: true,
+        details: false,
+        tunnels: true,
+        visibility: false,
+        extras: true,
+    };
+
+    /// Of flows metered with these.
+    pub fn of(knobs: &Knobs) -> Self {
         Self {
-            accounting: Layer::Link,
-            unit: TimeUnit::Ms,
-            statistics: false,
-            splt: 0,
-            sequences: 0,
-            as_flowcontainer: false,
-            dissection: true,
-            details: false,
-            tunnels: true,
-            visibility: false,
-            extras: true,
+            accounting: knobs.accounting,
+            unit: TimeUnit::of(knobs.tick_ns),
+            statistics: knobs.statistics,
+            splt: knobs.splt,
+            dissection: knobs.n_dissections > 0,
+            tunnels: knobs.decode_tunnels,
+            ..Self::DEFAULT
         }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 
@@ -79,7 +96,16 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Its length in ns, for [`Knobs::tick_ns`](flowmeter_common::knobs::Knobs::tick_ns).
+    /// The unit of a length in ns, as [`Knobs::tick_ns`] has it.
+    fn of(tick_ns: u64) -> Self {
+        match tick_ns {
+            1 => Self::Ns,
+            1_000 => Self::Us,
+            _ => Self::Ms,
+        }
+    }
+
+    /// Its length in ns, for [`Knobs::tick_ns`].
     pub fn tick_ns(self) -> u64 {
         match self {
             Self::Ms => MILLISECOND,

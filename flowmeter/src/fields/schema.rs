@@ -162,26 +162,12 @@ fn find(name: &str) -> Result<&'static Column, UnknownColumn> {
 #[cfg(test)]
 mod tests {
     use flowmeter_common::knobs::Knobs;
-    use flowmeter_common::packet::Layer;
 
     use super::*;
-    use crate::fields::TimeUnit;
     use crate::flow::example;
 
     fn schema() -> Schema {
-        Schema::new(Options {
-            accounting: Layer::Link,
-            unit: TimeUnit::Ms,
-            statistics: false,
-            splt: 0,
-            sequences: 0,
-            as_flowcontainer: false,
-            dissection: true,
-            details: false,
-            tunnels: true,
-            visibility: false,
-            extras: false,
-        })
+        Schema::new(Options { extras: false, ..Options::DEFAULT })
     }
 
     fn texts(schema: &Schema) -> Vec<String> {

@@ -121,26 +121,18 @@ fn quote(out: &mut Vec<u8>, start: usize) {
 #[cfg(test)]
 mod tests {
     use flowmeter_common::knobs::Knobs;
-    use flowmeter_common::packet::Layer;
 
     use super::*;
     use crate::dissect::Layer7;
-    use crate::fields::{self, TimeUnit};
+    use crate::fields;
     use crate::flow::{Flow, example};
 
     fn schema() -> Schema {
         Schema::new(fields::Options {
-            accounting: Layer::Link,
-            unit: TimeUnit::Ms,
             statistics: true,
             splt: 3,
-            sequences: 0,
-            as_flowcontainer: false,
-            dissection: true,
             details: true,
-            tunnels: true,
-            visibility: false,
-            extras: true,
+            ..fields::Options::DEFAULT
         })
     }
 

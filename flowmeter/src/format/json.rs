@@ -93,7 +93,6 @@ fn names(schema: &Schema) -> Vec<Name> {
 #[cfg(test)]
 mod tests {
     use flowmeter_common::knobs::Knobs;
-    use flowmeter_common::packet::Layer;
 
     use super::*;
     use crate::dissect::Layer7;
@@ -101,17 +100,10 @@ mod tests {
     use crate::flow::example;
 
     const CORE: fields::Options = fields::Options {
-        accounting: Layer::Link,
-        unit: TimeUnit::Ms,
-        statistics: false,
-        splt: 0,
-        sequences: 0,
-        as_flowcontainer: false,
         dissection: false,
-        details: false,
         tunnels: false,
-        visibility: false,
         extras: false,
+        ..fields::Options::DEFAULT
     };
 
     fn line(options: fields::Options) -> String {

@@ -28,6 +28,7 @@ use super::options::LiveOptions;
 
 /// Why annotation could not start.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The dissector.
     #[error("failed to start the dissector")]

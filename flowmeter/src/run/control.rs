@@ -8,25 +8,20 @@ use crossbeam_channel::{Sender, bounded};
 use crate::report::Report;
 
 /// Asks a run for something, from any thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Control {
     stop: Arc<AtomicBool>,
     reopen: AtomicBool,
-    /// Whoever waits for a report; none when the run is over.
+    /// Whoever waits for a report; none when there will be none.
     asked: Mutex<Option<Vec<Sender<Report>>>>,
 }
 
-impl Default for Control {
-    fn default() -> Self {
-        Self {
-            stop: Arc::default(),
-            reopen: AtomicBool::new(false),
-            asked: Mutex::new(Some(Vec::new())),
-        }
-    }
-}
-
 impl Control {
+    /// Of a run that can give reports while it goes on.
+    pub(super) fn with_reports() -> Self {
+        Self { asked: Mutex::new(Some(Vec::new())), ..Self::default() }
+    }
+
     /// The run is to end, and to write what it has. Returns whether that was asked for before.
     pub fn stop(&self) -> bool {
         self.stop.swap(true, Relaxed)
@@ -43,7 +38,8 @@ impl Control {
     }
 
     /// What a run that meters interfaces has counted. Waits for its next look around, some 5 ms;
-    /// none if it is over.
+    /// none if it is over. One that reads captures has none before its end, see
+    /// [`Progress`](super::Progress).
     pub fn report(&self) -> Option<Report> {
         let (sender, receiver) = bounded(1);
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.push(sender);

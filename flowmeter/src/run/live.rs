@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::annotator::{self, Annotator};
 use super::control::Control;
+use super::failed::Failed;
 use super::hooks::HookWatch;
 use super::ledger::Ledger;
 use super::options::LiveOptions;
@@ -64,8 +65,7 @@ pub struct Live {
 type Redacted = Box<dyn Fn() -> u64 + Send>;
 
 impl Live {
-    /// Loads the kernel half and attaches it.
-    pub fn attach(options: LiveOptions) -> Result<Self, Error> {
+    pub(super) fn attach(options: LiveOptions) -> Result<Self, Error> {
         let kernel = Kernel::open(&options.kernel())?;
         let peers = options.visibility.map(|_| {
             let ends = kernel.interfaces.iter().map(Interface::far_end);
@@ -73,7 +73,7 @@ impl Live {
         });
         Ok(Self {
             options,
-            control: Arc::default(),
+            control: Arc::new(Control::with_reports()),
             outlets: Vec::new(),
             kernel,
             peers,
@@ -102,25 +102,25 @@ impl Live {
 
     /// Meters until it is asked to stop, there are flows enough, or no interface is left. All that is
     /// resident then is written; the last report is there whatever has happened.
-    pub fn run(self) -> (Option<Report>, Result<(), Error>) {
+    pub fn run(self) -> Result<Report, Failed<Error>> {
         let control = self.control();
         let ended = self.meter();
         control.end();
         ended
     }
 
-    fn meter(self) -> (Option<Report>, Result<(), Error>) {
+    fn meter(self) -> Result<Report, Failed<Error>> {
         let Self { options, control, outlets, mut kernel, peers, redacted } = self;
         let notices = options.notices.clone();
         let mut stages = match Stages::start(&options, outlets, &mut kernel, peers, redacted) {
             Ok(stages) => stages,
-            Err(e) => return (None, Err(e)),
+            Err(e) => return Err(Failed::unreported(e)),
         };
         let max_overflow = options.max_flows as usize;
         let collector = Collector::new(kernel, options.knobs, max_overflow, notices.clone());
         let mut collector = match collector {
             Ok(collector) => collector,
-            Err(e) => return (None, Err(e.into())),
+            Err(e) => return Err(Failed::unreported(e)),
         };
         let metered = meter_until_asked(&options, &control, &mut collector, &mut stages);
         // Whatever has happened, what is resident is written as far as it can be.
@@ -133,15 +133,14 @@ impl Live {
             None => Ok(()),
         };
         let closed = stages.outlets.close(LAST_ROWS).map_err(Error::from);
-        let (report, told) = match stages.report(&collector) {
-            Ok(report) => (Some(report), Ok(())),
-            Err(e) => (None, Err(e)),
-        };
         let ended = metered.and_then(|end| {
-            finished.and(settled).and(recorded).and(closed).and(told)?;
+            finished.and(settled).and(recorded).and(closed)?;
             if end == End::NoInterface { Err(Error::NoInterface) } else { Ok(()) }
         });
-        (report, ended)
+        match stages.report(&collector) {
+            Ok(report) => Failed::unless_well(ended, report),
+            Err(e) => Err(Failed::unreported(ended.err().unwrap_or(e))),
+        }
     }
 }
 

@@ -3,18 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use derive_setters::Setters;
 use flowmeter_common::knobs::Knobs;
 
 use crate::attribution::profile;
 use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
 use crate::dissect::Containment;
+use crate::fields;
 use crate::notice::Notices;
 
 pub use flowmeter_common::counter::MAX_INTERFACES;
 
 /// How interfaces are metered. [`LiveOptions::new`] has what `flowmeter live` does by default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct LiveOptions {
     /// The interfaces to meter, each once; at least 1, at most [`MAX_INTERFACES`].
@@ -79,6 +82,15 @@ impl LiveOptions {
         }
     }
 
+    /// The columns that flows metered so have.
+    pub fn columns(&self) -> fields::Options {
+        fields::Options {
+            details: self.details,
+            visibility: self.visibility.is_some(),
+            ..fields::Options::of(&self.knobs)
+        }
+    }
+
     /// What the kernel half is to do.
     pub(super) fn kernel(&self) -> kernel::Options {
         kernel::Options {
@@ -97,7 +109,8 @@ impl LiveOptions {
 }
 
 /// How captures are metered. [`ReadOptions::new`] has what `flowmeter read` does by default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ReadOptions {
     /// The captures, in order; `-` is standard input.
@@ -140,6 +153,20 @@ impl ReadOptions {
             details: false,
             max_nflows: None,
             notices: Notices::none(),
+        }
+    }
+
+    /// The columns that flows metered so have.
+    pub fn columns(&self) -> fields::Options {
+        let splt = self.knobs.splt;
+        let as_flowcontainer = self.reading == Reading::Flowcontainer;
+        fields::Options {
+            details: self.details,
+            extras: self.reading != Reading::Nfstream,
+            as_flowcontainer,
+            splt: if as_flowcontainer { 0 } else { splt },
+            sequences: if as_flowcontainer { splt } else { 0 },
+            ..fields::Options::of(&self.knobs)
         }
     }
 }

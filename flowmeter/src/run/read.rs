@@ -13,6 +13,7 @@ use flowmeter_common::packet::Layer;
 use thiserror::Error;
 
 use super::control::Control;
+use super::failed::Failed;
 use super::ledger::Ledger;
 use super::line::{Kept, Line};
 use super::options::ReadOptions;
@@ -82,8 +83,7 @@ pub(super) struct Done {
 }
 
 impl Read {
-    /// Of what the options say. Nothing is opened yet.
-    pub fn new(options: ReadOptions) -> Self {
+    pub(super) fn new(options: ReadOptions) -> Self {
         Self {
             inputs: Inputs { options, control: Arc::default(), progress: Arc::default() },
             outlets: Vec::new(),
@@ -120,13 +120,13 @@ impl Read {
     /// all that was metered is written. The report is there unless nothing could be begun.
     ///
     /// Once it is asked to stop it reads no further, and writes what it has.
-    pub fn run(mut self) -> (Option<Report>, Result<(), Error>) {
+    pub fn run(mut self) -> Result<Report, Failed<Error>> {
         let outlets = std::mem::take(&mut self.outlets);
         let Inputs { options, control, .. } = &self.inputs;
         let outlets = Outlets::direct(outlets, control, &options.notices);
         let places = match Places::new(&options.containment, &options.notices) {
             Ok(places) => places,
-            Err(e) => return (None, Err(e.into())),
+            Err(e) => return Err(Failed::unreported(e)),
         };
         let parts = self.inputs.parts();
         let workers = match options.n_meters {
@@ -141,7 +141,7 @@ impl Read {
         };
         let Done { tally, ledger, mut outlets, ended } = match done {
             Ok(done) => done,
-            Err(e) => return (None, Err(e)),
+            Err(e) => return Err(Failed::unreported(e)),
         };
         // What was written counts first: an output that failed is why others ended.
         let closed = outlets.close(Duration::ZERO).map_err(Error::from);
@@ -149,7 +149,8 @@ impl Read {
         // A stream has no other end.
         let is_cut = control.is_stopped() && !self.inputs.is_stream();
         let ended = closed.and(ended);
-        (Some(report), ended.and(if is_cut { Err(Error::Interrupted) } else { Ok(()) }))
+        let ended = ended.and(if is_cut { Err(Error::Interrupted) } else { Ok(()) });
+        Failed::unless_well(ended, report)
     }
 
     fn report(&self, tally: Tally, ledger: &Ledger, outlets: &Outlets, places: &Places) -> Report {

@@ -5,7 +5,7 @@ use flowmeter::dissect;
 use flowmeter_common::counter::Counter;
 use flowmeter_common::event::PacketEvent;
 use flowmeter_common::knobs::Knobs;
-use flowmeter_common::packet::{Packet, protocol};
+use flowmeter_common::packet::{Layer, Packet, protocol};
 use flowmeter_common::segment::{self, Offload};
 use flowmeter_common::splt::Slot;
 use flowmeter_common::tally::Record;
@@ -62,13 +62,17 @@ fn dissected(event: &PacketEvent, bytes: &[u8]) -> Vec<Vec<u8>> {
 /// A super-packet on its way out is accounted as the packets that the wire will see, one on its way
 /// in as those that the wire has seen. On the way in the number of segments and the length on the
 /// wire are often not known.
+const LAYERS: [Layer; 4] = [Layer::Link, Layer::Ip, Layer::Transport, Layer::Payload];
+
 #[test]
 fn super_packets_are_accounted_as_their_segments() -> Result<()> {
     if !root::available("super_packets_are_accounted_as_their_segments")? {
         return Ok(());
     }
     let hooks = [(0, "flowmeter_tc_in"), (1, "flowmeter_tc_out")];
-    for (accounting, (hook, name)) in (0..4).flat_map(|a| hooks.map(|hook| (a, hook))) {
+    for (accounting, (hook, name)) in
+        LAYERS.iter().flat_map(|layer| hooks.map(|hook| (*layer, hook)))
+    {
         let knobs = Knobs {
             accounting,
             n_dissections: u32::MAX,

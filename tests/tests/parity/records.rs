@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
+use flowmeter_common::packet::Layer;
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Kernel, Setup};
 use flowmeter_tests::packets::{Builder, icmp, tcp, udp};
@@ -81,19 +82,19 @@ fn records_agree() -> Result<()> {
         Knobs {
             idle_ns: 2 * MILLISECOND,
             active_ns: 5 * MILLISECOND,
-            accounting: 1,
+            accounting: Layer::Ip,
             tick_ns: 1,
             splt: 20,
             ..every_packet
         },
         Knobs {
             active_ns: 3 * MILLISECOND,
-            accounting: 3,
+            accounting: Layer::Payload,
             tick_ns: MILLISECOND,
             splt: 1,
             ..every_packet
         },
-        Knobs { idle_ns: 0, accounting: 2, decode_tunnels: false, ..every_packet },
+        Knobs { idle_ns: 0, accounting: Layer::Transport, decode_tunnels: false, ..every_packet },
         Knobs { statistics: false, splt: 0, ..every_packet },
     ];
     for knobs in settings {

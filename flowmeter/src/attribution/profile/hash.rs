@@ -65,9 +65,9 @@ pub struct Budget {
     pub file_bytes: u64,
     /// The time for one, of this thread's reading and computing.
     pub file_time: Duration,
-    /// For the executables that a user runs; bytes per [`PERIOD`].
+    /// For the executables that a user runs; bytes per minute.
     pub user_bytes: u64,
-    /// The same; time per [`PERIOD`].
+    /// The same; time per minute.
     pub user_time: Duration,
 }
 

@@ -92,6 +92,7 @@ pub struct Options {
 
 /// Why the kernel half could not be set up.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It is not allowed.
     #[error(transparent)]

@@ -36,6 +36,7 @@ pub struct Frame<'a> {
 
 /// Why a capture could not be read, or not to its end.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file could not be opened.
     #[error("failed to open `{}`", path.display())]

@@ -1,8 +1,8 @@
 //! How does a dissector run that may crash, hang or be taken over?
 //!
 //! In a child process: this program, started again, which gives up every right before the first
-//! packet ([`sandbox`]) and then answers batches from its standard input ([`child`]). The parent
-//! keeps the batch until it is answered, kills a child that works on it for too long ([`watch`]),
+//! packet (`sandbox`) and then answers batches from its standard input ([`child`]). The parent
+//! keeps the batch until it is answered, kills a child that works on it for too long (`watch`),
 //! replaces one that is gone, and knows which flows that one had ([`process`]).
 
 pub mod child;
