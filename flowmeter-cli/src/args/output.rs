@@ -28,7 +28,7 @@ pub struct OutputArgs {
     /// How to write: json is an object a line, added to the file; csv replaces it. [default: csv
     /// if FILE ends in .csv, else json]
     #[arg(long, value_name = "FORMAT",
-        value_parser = choice(&[("json", Kind::Json), ("csv", Kind::Csv)]))]
+        value_parser = choice(&Kind::ALL))]
     format: Option<Kind>,
 
     /// Write only these columns, in this order, separated by commas. `flowmeter fields` lists

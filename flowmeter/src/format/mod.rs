@@ -47,6 +47,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All, by the names that the command has for them.
+    pub const ALL: [(&'static str, Self); 2] = [("json", Self::Json), ("csv", Self::Csv)];
+
     /// The format, for flows with the columns of `schema`.
     pub fn of(self, schema: Arc<Schema>) -> Arc<dyn Format> {
         match self {
