@@ -16,7 +16,7 @@ pub const VERIFY: &str = "verify";
 
 /// The test programs, and those of their tests that are run: a few minutes of an emulated machine
 /// for all that can depend on the kernel.
-const TESTS: [(&str, &[&str]); 4] = [
+const TESTS: [(&str, &[&str]); 5] = [
     (
         "parity",
         &[
@@ -58,6 +58,17 @@ const TESTS: [(&str, &[&str]); 4] = [
             "shared::who_only_peeks_does_not_serve",
             "hands::on_the_host",
             "hands::all_ways_of_mptcp_are_of_who_has_its_socket",
+        ],
+    ),
+    (
+        "chain",
+        &[
+            "whoever_was_first_in_tcx_is_not_any_more",
+            "who_comes_later_comes_behind",
+            "filters_of_the_first_priority_come_behind_too",
+            "by_clsact_it_comes_first_too",
+            "a_hook_that_others_blind_is_reported",
+            "packets_that_others_drop_behind_the_hook_are_reported",
         ],
     ),
     (
