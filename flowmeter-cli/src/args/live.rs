@@ -16,7 +16,7 @@ use super::values::{choice, seconds, unless_zero};
 use crate::notices;
 use crate::plan::LivePlan;
 
-/// SPLT slots have room for so many packets of a flow in the kernel.
+/// The kernel's SPLT slots have room for this many packets of a flow.
 const MAX_LIVE_SPLT: u32 = 255;
 
 /// `flowmeter live`.
@@ -39,13 +39,13 @@ pub struct LiveArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Interfaces")]
 struct CaptureArgs {
-    /// Room for so many flows in the kernel, 1 to 16777216; the packets of further ones are
-    /// metered in userspace.
+    /// Room for this many flows in the kernel, 1 to 16777216; packets of further flows are metered
+    /// in userspace.
     #[arg(long, value_name = "FLOWS", default_value_t = 131_072,
         value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
     max_flows: u32,
 
-    /// Where received packets are seen; auto is XDP where the driver has it, else tcx.
+    /// Where to see received packets; auto is XDP if the driver supports it, else tcx.
     #[arg(long, value_name = "HOOK", default_value = "auto",
         value_parser = choice(&[
             ("auto", Ingress::Auto),
@@ -54,7 +54,7 @@ struct CaptureArgs {
         ]))]
     ingress: Ingress,
 
-    /// Which packets are metered; ingress is right for mirror ports.
+    /// Which packets to meter; use ingress for mirror ports.
     #[arg(long, value_name = "WHICH", default_value = "both",
         value_parser = choice(&[
             ("both", Direction::Both),
@@ -63,63 +63,66 @@ struct CaptureArgs {
         ]))]
     direction: Direction,
 
-    /// Take packets for other hosts too (the default).
+    /// Receive packets that are addressed to other hosts too (the default).
     #[arg(long, overrides_with = "no_promiscuous_mode")]
     promiscuous_mode: bool,
 
-    /// Leave the interfaces as they are.
+    /// Do not put the interfaces into promiscuous mode.
     #[arg(long, action = ArgAction::SetTrue)]
     no_promiscuous_mode: bool,
 
-    /// Find the processes of flows: 1 yes, 0 no. It takes hooks at all sockets of the host, where a
-    /// call costs a little more, and CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see the descriptors
-    /// of other users. What of that is missing is reported, and costs processes, not flows.
+    /// Find the processes of flows: 1 yes, 0 no. This hooks all sockets of the host, which makes
+    /// calls on them slightly slower, and needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to see the
+    /// descriptors of other users. If any of this is missing, that is reported; all flows are still
+    /// metered, but some have no process.
     #[expect(clippy::doc_markdown, reason = "it is printed as it is by --help")]
     #[arg(long, value_name = "MODE", default_value = "1", action = ArgAction::Set,
         value_parser = choice(&[("0", false), ("1", true)]))]
     system_visibility_mode: bool,
 
-    /// Look up sockets every MS milliseconds, 1 to 3600000; where the hooks work, every minute.
+    /// Look up sockets every MS milliseconds, 1 to 3600000; once a minute where the hooks work.
     #[arg(long, value_name = "MS", default_value_t = 100,
         value_parser = value_parser!(u64).range(1..=3_600_000), allow_negative_numbers = true)]
     system_visibility_poll_ms: u64,
 
-    /// Remember so many sockets, 1 to 16777216, of some 500 bytes each; closed ones make room.
+    /// Remember at most this many sockets, 1 to 16777216, of about 500 bytes each; closed sockets
+    /// are forgotten first.
     #[arg(long, value_name = "SOCKETS", default_value_t = 262_144,
         value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
     max_sockets: u32,
 
-    /// Remember so many processes, 1 to 16777216.
+    /// Remember at most this many processes, 1 to 16777216.
     #[arg(long, value_name = "PROCESSES", default_value_t = 65_536,
         value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
     max_processes: u32,
 
-    /// Write the SHA-256 of the processes' executables.
+    /// Compute the SHA-256 of the processes' executables.
     #[arg(long)]
     hash_executables: bool,
 
-    /// Bytes of a command line that are kept, 0 to 1048576.
+    /// Keep at most this many bytes of a command line, 0 to 1048576.
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
         value_parser = value_parser!(u32).range(0..=1_048_576), allow_negative_numbers = true)]
     max_cmdline: u32,
 
-    /// Print the balance of packets to standard error every so many seconds; 0 for never.
+    /// Print the balance of packets to standard error every SECS seconds; 0 for never.
     #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds,
         allow_negative_numbers = true)]
     performance_report: Duration,
 
-    /// Write the balance of packets into the log every so many seconds; 0 for never.
+    /// Write the balance of packets to the log every SECS seconds; 0 for never.
     #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds,
         allow_negative_numbers = true)]
     meter_records: Duration,
 
-    /// Let so many MiB of rows wait for an output that does not take them, 1 to 65536.
+    /// Queue at most this many MiB of rows for an output that does not take them, 1 to 65536.
     #[arg(long, value_name = "MIB", default_value_t = 64,
         value_parser = value_parser!(u32).range(1..=65_536), allow_negative_numbers = true)]
     output_queue: u32,
 
-    /// What becomes of rows that find no room there: drop counts them and goes on, wait holds up the
-    /// meter until there is room, for as long as the kernel's buffers last, stop ends it.
+    /// What to do when that queue is full: drop counts the rows as lost and goes on; wait pauses the
+    /// meter until there is room, which loses nothing as long as the kernel's buffers last; stop
+    /// ends the run.
     #[arg(long, value_name = "WHAT", default_value = "drop",
         value_parser = choice(&[
             ("drop", WhenFull::Drop),
@@ -128,7 +131,7 @@ struct CaptureArgs {
         ]))]
     when_full: WhenFull,
 
-    /// Show the kernel programs' log messages.
+    /// Print the kernel programs' log messages.
     #[arg(long)]
     log_bpf: bool,
 }
@@ -187,7 +190,7 @@ impl LiveArgs {
         };
         if options.records.is_some() && log.format != Kind::Json {
             return Err(Exit::usage(
-                "--meter-records needs --format json, since CSV has flows alone; \
+                "--meter-records needs --format json, since CSV has only flows; \
                  --performance-report prints the same to standard error",
             ));
         }

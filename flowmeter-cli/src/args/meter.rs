@@ -17,18 +17,18 @@ use crate::plan;
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Metering")]
 pub struct MeterArgs {
-    /// End a flow that has had no packet for so many seconds; with 0 every packet is a flow.
+    /// End a flow that has had no packet for this many seconds; 0 makes every packet a flow.
     #[arg(long, value_name = "SECS", default_value = "120", value_parser = seconds,
         allow_negative_numbers = true)]
     idle_timeout: Duration,
 
-    /// Cut a flow at this age in seconds; the next packet begins a new one.
+    /// End a flow at this age in seconds; its next packet begins a new flow.
     #[arg(long, value_name = "SECS", default_value = "1800", value_parser = seconds,
         allow_negative_numbers = true)]
     active_timeout: Duration,
 
-    /// What a packet's size is: 0 the frame, 1 the IP packet, 2 the transport segment, 3 the
-    /// payload.
+    /// What to count as a packet's size: 0 the frame, 1 the IP packet, 2 the transport segment, 3
+    /// the payload.
     #[arg(long, value_name = "MODE", default_value = "0",
         value_parser = choice(&[
             ("0", Layer::Link),
@@ -38,70 +38,73 @@ pub struct MeterArgs {
         ]))]
     accounting_mode: Layer,
 
-    /// Dissect the first so many packets of a flow for its application, 0 to 255; 0 for none.
+    /// Dissect this many of a flow's first packets to find its application, 0 to 255; 0 for none.
     #[arg(long, value_name = "PACKETS", default_value_t = 20,
         value_parser = value_parser!(u32).range(0..=255), allow_negative_numbers = true)]
     n_dissections: u32,
 
-    /// Add minimum, mean, deviation and maximum of sizes and inter-arrival times, and TCP flags.
+    /// Add the minimum, mean, standard deviation and maximum of packet sizes and inter-arrival
+    /// times, and counts of TCP flags.
     #[arg(long)]
     statistical_analysis: bool,
 
-    /// List direction, size and inter-arrival time of the first so many packets, 0 to 255 live.
+    /// List the direction, size and inter-arrival time of this many of a flow's first packets, 0 to
+    /// 65535; live at most 255.
     #[arg(long, value_name = "PACKETS", default_value_t = 0,
         value_parser = value_parser!(u32).range(0..=65_535), allow_negative_numbers = true)]
     splt_analysis: u32,
 
-    /// List lengths and times of all packets, as flowcontainer does, up to --max-sequence.
+    /// List the lengths and times of all packets, as flowcontainer does, up to --max-sequence.
     #[arg(long)]
     sequences: bool,
 
-    /// Packets in these lists at the most, 1 to 16777216, live to 255. [default: 65535, live 255]
+    /// List at most this many packets there, 1 to 16777216; live at most 255. [default: 65535, live
+    /// 255]
     #[arg(long, value_name = "PACKETS",
         value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
     max_sequence: Option<u32>,
 
-    /// Meter what tunnels carry instead of the tunnels (the default).
+    /// Meter what tunnels carry instead of the tunnels themselves (the default).
     #[arg(long, overrides_with = "no_decode_tunnels")]
     decode_tunnels: bool,
 
-    /// Meter UDP tunnels and GRE themselves.
+    /// Meter UDP and GRE tunnels themselves.
     #[arg(long, action = ArgAction::SetTrue)]
     no_decode_tunnels: bool,
 
-    /// Bytes of a frame that the dissector gets, 64 to 65535; live no more than 16384. Lengths are
-    /// those on the wire, whatever it is. [default: live 4096, read all]
+    /// Give the dissector this many bytes of a frame, 64 to 65535; live at most 16384. Lengths are
+    /// always those on the wire. [default: live 4096, read all]
     #[arg(long, value_name = "BYTES",
         value_parser = value_parser!(u16).range(64..), allow_negative_numbers = true)]
     pub snapshot_length: Option<u16>,
 
-    /// Where packets are dissected: child has processes without rights, which a hostile packet may
-    /// crash but not the meter; in-process has threads.
+    /// Where to dissect packets: child uses processes without privileges, so that a hostile packet
+    /// can crash one of them but not the meter; in-process uses threads.
     #[arg(long, value_name = "WHERE", default_value = "child",
         value_parser = choice(&[("child", true), ("in-process", false)]), action = ArgAction::Set)]
     dissector: bool,
 
-    /// User that these processes become when started by root: a name, or a number that is the
-    /// group's too.
+    /// User that these processes run as if flowmeter is started by root: a name, or a number that
+    /// is used for the group too.
     #[arg(long, value_name = "USER", default_value = "65534", value_parser = str::parse::<User>)]
     dissector_user: User,
 
-    /// Keep the packets that crashed such a process in this folder, as captures; 100 at the most.
+    /// Keep the packets that crashed such a process in this folder, as up to 100 captures.
     #[arg(long, value_name = "DIR")]
     quarantine: Option<PathBuf>,
 
-    /// Add a group of columns: l7-extended has what TLS, DNS, HTTP and SSH tell in the clear, and
+    /// Add a group of columns: l7-extended has what TLS, DNS, HTTP and SSH send in the clear, and
     /// nDPI's risks.
     #[arg(long, value_name = "GROUP", value_delimiter = ',',
         value_parser = choice(&[("l7-extended", More::Layer7)]))]
     group: Vec<More>,
 
-    /// Stop after so many flows; 0 for no limit.
+    /// Stop after this many flows; 0 for no limit.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
 
-    /// Unit in which inter-arrival times are measured. They are written in ms whatever it is: in
-    /// whole ones with ms, else with a fraction.
+    /// Unit in which to measure inter-arrival times. They are always written in ms: as whole numbers
+    /// with ms, otherwise with a fraction.
     #[arg(long, value_name = "UNIT", default_value = "ms",
         value_parser = choice(&[("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)]))]
     time_unit: TimeUnit,

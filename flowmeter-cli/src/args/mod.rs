@@ -132,13 +132,13 @@ enum Action {
     Read(Box<read::ReadArgs>),
     /// Print the columns of a flow record: name, type, unit and meaning.
     Fields(ListingArgs),
-    /// Say what works on this machine, and what to do about the rest.
+    /// Report what works on this machine, and what to do about the rest.
     Doctor(ListingArgs),
 }
 
 #[derive(Args)]
 struct ListingArgs {
-    /// How to print.
+    /// How to print the list.
     #[arg(long, value_name = "FORMAT", default_value = "table",
         value_parser = values::choice(&[("table", Listing::Table), ("json", Listing::Json)]))]
     format: Listing,

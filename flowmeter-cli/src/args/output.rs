@@ -20,13 +20,13 @@ use crate::plan::LogPlan;
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Write the flows to this file; - is standard output. [default: -, or CAPTURE.csv for the csv
-    /// of captures]
+    /// Write the flows to this file; - is standard output. [default: -, or CAPTURE.csv for a capture
+    /// with --format csv]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// How to write: json is an object a line, added to the file; csv replaces it. [default: csv
-    /// if FILE ends in .csv, else json]
+    /// How to write: json is one object per line, appended to the file; csv replaces the file.
+    /// [default: csv if FILE ends in .csv, else json]
     #[arg(long, value_name = "FORMAT",
         value_parser = choice(&Kind::ALL))]
     format: Option<Kind>,
@@ -36,17 +36,17 @@ pub struct OutputArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Option<Vec<String>>,
 
-    /// Write keyed digests (`BLAKE2b`) for the values of these columns, separated by commas.
+    /// Write keyed digests (`BLAKE2b`) instead of the values of these columns, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns_to_anonymize: Vec<String>,
 
-    /// Take the digests' key from this file of 16 to 64 bytes, so that runs can be joined.
-    /// [default: a random key for this run]
+    /// Read the digests' key from this file of 16 to 64 bytes, so that different runs can be joined
+    /// by them. [default: a random key for this run]
     #[arg(long, value_name = "FILE", requires = "columns_to_anonymize")]
     anonymize_key_file: Option<PathBuf>,
 
-    /// Replace secrets in arguments and URLs, such as passwords and tokens, by [redacted]. What is no
-    /// secret by the built-in rules is shown. [default: live yes, read no]
+    /// Replace secrets in arguments and URLs, such as passwords and tokens, with [redacted]. Secrets
+    /// that the built-in rules do not recognise are shown. [default: live yes, read no]
     #[arg(long, overrides_with = "no_redact")]
     redact: bool,
 
@@ -54,12 +54,12 @@ pub struct OutputArgs {
     #[arg(long, overrides_with = "redact")]
     no_redact: bool,
 
-    /// Begin a new file after so many flows: flows.0.csv, flows.1.csv, …; 0 for one file. The
-    /// numbers of json go on after those that are there.
+    /// Begin a new file after this many flows: flows.0.csv, flows.1.csv, …; 0 for a single file.
+    /// With json, numbering continues after the files that are already there.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     flows_per_file: u64,
 
-    /// Write the first file again after so many; 0 for no limit.
+    /// After this many files, begin again by overwriting the first; 0 for no limit.
     #[arg(long, value_name = "FILES", default_value_t = 0, allow_negative_numbers = true)]
     rotate_files: u64,
 }
@@ -121,7 +121,7 @@ impl OutputArgs {
                     Exit::usage(format_args!("--anonymize-key-file: cannot use `{path}`: {e}"))
                 })?,
                 None => Anonymizer::random()
-                    .map_err(|e| Exit::usage(format_args!("no random key to be had: {e}")))?,
+                    .map_err(|e| Exit::usage(format_args!("failed to get a random key: {e}")))?,
             };
             schema = schema
                 .anonymize(&self.columns_to_anonymize, anonymizer)
@@ -129,7 +129,7 @@ impl OutputArgs {
             for (hidden, shown) in schema.exposed() {
                 eprintln!(
                     "flowmeter: warning: `{hidden}` is anonymized, but `{shown}` shows the same; \
-                     anonymize it too, or leave it out by --columns"
+                     anonymize it too, or leave it out with --columns"
                 );
             }
         }

@@ -18,7 +18,7 @@ use crate::plan::ReadPlan;
 /// `flowmeter read`.
 #[derive(Args)]
 pub struct ReadArgs {
-    /// Captures to meter, one after another as one stream: pcap or pcapng, also compressed with
+    /// Captures to meter, one after another as a single stream: pcap or pcapng, also compressed with
     /// gzip or zstd; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -26,9 +26,9 @@ pub struct ReadArgs {
     #[command(flatten)]
     meter: MeterArgs,
 
-    /// Whose rules hold where ours differ: nfstream reproduces NFStream 6.6.0, its columns and its
-    /// order of rows; flowcontainer the streams and sequences of flowcontainer 7.4, without
-    /// timeouts (see docs/compat.md).
+    /// Follow another tool's rules where ours differ: nfstream reproduces NFStream 6.6.0 with its
+    /// columns and its order of rows; flowcontainer reproduces the streams and sequences of
+    /// flowcontainer 7.4, without timeouts (see docs/compat.md).
     #[arg(long, value_name = "TOOL",
         value_parser = choice(&[
             ("nfstream", Reading::Nfstream),
@@ -36,12 +36,12 @@ pub struct ReadArgs {
         ]))]
     compat: Option<Reading>,
 
-    /// Meter only the frames that match this expression, as tcpdump takes it; pcap-filter(7).
+    /// Meter only the frames that match this expression, in tcpdump's syntax: see pcap-filter(7).
     #[arg(long, value_name = "EXPRESSION", value_parser = expression)]
     bpf_filter: Option<String>,
 
-    /// Meter with so many workers; 0 for one a processor. The output is the same for any number.
-    /// --compat nfstream has one; so has dissection of standard input and of less than 16 MiB.
+    /// Meter with this many workers; 0 for one per CPU. The output is the same for any number. Only
+    /// one is used with --compat nfstream, and to dissect standard input or less than 16 MiB.
     #[arg(long, value_name = "WORKERS", default_value_t = 0, allow_negative_numbers = true)]
     n_meters: u16,
 
@@ -49,7 +49,7 @@ pub struct ReadArgs {
     output: OutputArgs,
 }
 
-/// Packets in flowcontainer's sequences, unless told otherwise.
+/// Packets in flowcontainer's sequences by default.
 const MAX_SEQUENCE: u32 = 65_535;
 
 impl ReadArgs {
