@@ -1,4 +1,4 @@
-//! May this process open as many files as it needs?
+//! Can this process open as many files as it needs?
 //!
 //! Asked before anything is opened. What fails for want of a descriptor halfway fails anywhere: an
 //! interface is not found, a hook is not attached, a process cannot be read.
@@ -9,8 +9,8 @@ use thiserror::Error;
 /// There are too few.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "too few file descriptors: this process may have {limit}, and `flowmeter live` needs {needed}; \
-     raise the limit (`ulimit -n {needed}`, or `LimitNOFILE={needed}` in a unit)"
+    "too few file descriptors: this process is limited to {limit}, and `flowmeter live` needs \
+     {needed}; raise the limit (`ulimit -n {needed}`, or `LimitNOFILE={needed}` in a unit)"
 )]
 pub struct TooFew {
     limit: u64,

@@ -1,4 +1,4 @@
-//! What works on this machine, and what to do about the rest?
+//! What works on this machine, and what can be done about the rest?
 
 use std::fmt::Write as _;
 
@@ -21,18 +21,18 @@ pub fn examine() -> Vec<Finding> {
 /// Starts a dissector as `live` and `read` do by default, and asks it.
 fn containment(here: &Result<(), dissect::Error>) -> Finding {
     use dissect::contained::Landlock;
-    let advice = "Landlock is a layer more, in kernels from 5.13 that have it switched on";
+    let advice = "Landlock adds a layer on Linux 5.13 and later, if the kernel has it enabled";
     let user = dissect::User::NOBODY;
     match dissect::place::contained(plan::this_program(), user) {
         Ok(landlock) => {
             let (state, word) = match landlock {
                 Landlock::Full => (State::Works, "Landlock"),
-                Landlock::Partial => (State::Works, "Landlock as far as this kernel has it"),
+                Landlock::Partial => (State::Works, "Landlock as far as this kernel supports it"),
                 Landlock::Absent => (State::Limited, "no Landlock"),
             };
             let found = format!(
-                "child process: user {} if root, no capabilities, no new privileges, seccomp, \
-                 limits, {word}",
+                "child process: user {} if started by root, no capabilities, no new privileges, \
+                 seccomp, limits, {word}",
                 user.uid
             );
             Finding::new("containment", state, found, advice)
@@ -40,10 +40,9 @@ fn containment(here: &Result<(), dissect::Error>) -> Finding {
         Err(e) => {
             let advice = match here {
                 Ok(()) => {
-                    "dissect with `--dissector in-process`, where a hostile packet may crash the \
-                     meter"
+                    "use `--dissector in-process`, with which a hostile packet can crash the meter"
                 }
-                Err(_) => "mend nDPI first, see above; `--n-dissections 0` meters without it",
+                Err(_) => "fix nDPI first, see above; `--n-dissections 0` meters without it",
             };
             Finding::new("containment", State::Missing, e.to_string(), advice)
         }
@@ -51,9 +50,9 @@ fn containment(here: &Result<(), dissect::Error>) -> Finding {
 }
 
 fn ndpi(here: &Result<(), dissect::Error>) -> Finding {
-    let advice = "5.0 has NFStream's names for applications, older ones fewer (server names and JA4 \
-                  are the same): build it from https://github.com/ntop/nDPI, and flowmeter against \
-                  it, as docs/ndpi.md says";
+    let advice = "5.0 has NFStream's application names, older versions have fewer (server names \
+                  and JA4 are the same): build it from https://github.com/ntop/nDPI, and flowmeter \
+                  against it, as docs/ndpi.md explains";
     match (dissect::version(), here) {
         (Some(version), Ok(())) => {
             let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
@@ -74,7 +73,7 @@ fn ndpi(here: &Result<(), dissect::Error>) -> Finding {
             "nDPI",
             State::Limited,
             "not built in",
-            "without it applications are guessed by their ports, except for TLS, DTLS and QUIC; build \
+            "without it applications are guessed by port, except for TLS, DTLS and QUIC; build \
              with the feature `ndpi`",
         ),
     }

@@ -77,7 +77,7 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
                 finish(ended.context("the meter panicked")?)
             }
             () = watch.second_stop(&control) => Err(anyhow::anyhow!(
-                "interrupted again; flows that were not written are lost"
+                "interrupted again; flows that are not yet written are lost"
             )),
         }
     });

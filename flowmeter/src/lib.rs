@@ -1,11 +1,11 @@
-//! A Linux host flow meter as a library: flows of interfaces, metered inside the kernel, and of
-//! captures, with the same columns.
+//! A Linux host flow meter as a library. It meters the flows of interfaces, inside the kernel, and
+//! those of captures, with the same columns.
 //!
-//! [`Run`] is where every use begins. It is given options and outputs; an output is a closure, a
-//! channel, or rows of a format for whatever implements [`Output`]. Nothing here prints, handles
-//! signals or changes settings of the process.
+//! Every use begins with [`Run`], which takes options and outputs. An output is a closure, a
+//! channel, or whatever implements [`Output`] and takes rows in some format. Nothing here prints,
+//! handles signals or changes settings of the process.
 //!
-//! The flows of a capture, each given to a closure:
+//! The flows of a capture, each passed to a closure:
 //!
 //! ```
 //! use flowmeter::{Flow, Layer, ReadOptions, Run, Side};
@@ -33,8 +33,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The flows of an interface, into a channel, until there is one to port 9. It needs root, or the
-//! capabilities BPF, `NET_ADMIN` and PERFMON:
+//! The flows of an interface, sent to a channel, until there is one to port 9. This needs root, or
+//! the capabilities BPF, `NET_ADMIN` and PERFMON:
 //!
 //! ```
 //! use std::sync::mpsc::sync_channel;
@@ -56,7 +56,7 @@
 //! for flow in flows {
 //!     println!("port {}: {:?}", flow.dst().port, flow.local_owner());
 //!     if flow.dst().port == 9 {
-//!         // The loop goes on until all that is resident has come.
+//!         // The loop goes on until every resident flow has arrived.
 //!         control.stop();
 //!     }
 //! }

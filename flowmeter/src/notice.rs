@@ -1,11 +1,12 @@
-//! What does a run tell while it goes on?
+//! What does a run report while it goes on?
 //!
-//! The library prints nothing: whoever runs it is handed what there is to say, and decides.
+//! The library prints nothing: whoever runs it is handed what there is to say, and decides what to
+//! do with it.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Something that whoever runs the meter should know of.
+/// Something that whoever runs the meter should know about.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Notice {
@@ -16,7 +17,7 @@ pub enum Notice {
         /// Where its packets are seen.
         hooks: Vec<String>,
     },
-    /// An interface takes no packets for others, though it was asked to.
+    /// An interface could not be put into promiscuous mode.
     NotPromiscuous {
         /// Its name.
         interface: String,
@@ -44,7 +45,7 @@ pub enum Notice {
     },
     /// A hook sees more or less of what its interface counts than it did.
     Sight(String),
-    /// The kernel does not tell of sockets at these hooks.
+    /// The kernel reports no sockets at these hooks.
     NoSocketHooks {
         /// Where it has none.
         hooks: Vec<&'static str>,
@@ -56,7 +57,7 @@ pub enum Notice {
         /// Why.
         why: String,
     },
-    /// The descriptors of so many processes cannot be read.
+    /// The descriptors of this many processes cannot be read.
     UnreadableProcesses(u64),
     /// The wall clock was set.
     ClockSet {
@@ -136,43 +137,43 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Metering { interface, hooks } => {
-                write!(f, "metering `{interface}` by {}", hooks.join(" and "))
+                write!(f, "metering `{interface}` at {}", hooks.join(" and "))
             }
             Self::NotPromiscuous { interface, why } => write!(
                 f,
-                "`{interface}` does not take packets for others: {why}; it needs CAP_NET_RAW"
+                "failed to put `{interface}` into promiscuous mode: {why}; this needs CAP_NET_RAW"
             ),
             Self::UnknownFrames { interface, kind } => write!(
                 f,
-                "the frames of `{interface}` are of type {kind}, which is not known here; those \
-                 that do not begin with an IP header are counted as `non_ip`"
+                "the frames of `{interface}` are of type {kind}, which flowmeter does not know; \
+                 those that do not begin with an IP header are counted as `non_ip`"
             ),
             Self::NoXdp { interface, why } => write!(
                 f,
-                "`{interface}` is metered at tc ingress, as the kernel refuses the XDP program: \
-                 {why}"
+                "`{interface}` is metered at tc ingress, because the kernel refuses the XDP \
+                 program: {why}"
             ),
             Self::Gone { interface } => write!(
                 f,
-                "interface `{interface}` is gone; start flowmeter again to meter another one of \
-                 this name"
+                "interface `{interface}` is gone; restart flowmeter to meter another one of that \
+                 name"
             ),
             Self::NoSocketHooks { hooks, why } => write!(
                 f,
-                "short connections may have no process, as there is no hook at {}: {why}",
+                "short connections may have no process, because there is no hook at {}: {why}",
                 hooks.join(", ")
             ),
             Self::NoProcfs { why } => {
-                write!(f, "{why}; sockets that were open before have no process")
+                write!(f, "{why}; sockets that were already open have no process")
             }
             Self::UnreadableProcesses(n) => write!(
                 f,
-                "the descriptors of {n} processes cannot be read, which needs CAP_SYS_PTRACE and \
-                 CAP_DAC_READ_SEARCH: what they have open has no process"
+                "the descriptors of {n} processes cannot be read, so sockets that they have open \
+                 have no process; reading them needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
             ),
             Self::ClockSet { step_ns } => write!(
                 f,
-                "the wall clock was set by {:+.6} s; flows that begin from now on have it",
+                "the wall clock was set by {:+.6} s; flows that begin from now on use the new time",
                 *step_ns as f64 / 1e9
             ),
             Self::FlowsLeft(n) => write!(
@@ -182,26 +183,26 @@ impl fmt::Display for Notice {
             ),
             Self::Sight(text) | Self::Kernel(text) => f.write_str(text),
             Self::NoDissector { why } => {
-                write!(f, "no layer 7 until it can be dissected again: {why}")
+                write!(f, "no layer 7 until dissection works again: {why}")
             }
             Self::NoQuarantine { why } => write!(f, "failed to write to the quarantine: {why}"),
             Self::OutputFails { why } => {
-                write!(f, "{why}; it is tried again, and rows wait for as long as there is room")
+                write!(f, "{why}; trying again, with rows queued as long as there is room")
             }
             Self::OutputWorks { output, rows_lost: 0 } => write!(f, "{output} takes rows again"),
             Self::OutputWorks { output, rows_lost } => {
-                write!(f, "{output} takes rows again; {rows_lost} found no room and are lost")
+                write!(f, "{output} takes rows again; {rows_lost} were lost, as its queue was full")
             }
             Self::OutputFull { output } => write!(
                 f,
                 "rows are lost from now on, as {output} does not take them and its queue is full; \
                  they are counted as `flows_unwritten`"
             ),
-            Self::NotReopened { why } => write!(f, "going on in the old log: {why}"),
+            Self::NotReopened { why } => write!(f, "continuing in the old log: {why}"),
             Self::Late { packets, seconds } => write!(
                 f,
                 "{packets} packets are older than those before them, by up to {seconds} s, and \
-                 count as being of their time; give captures in the order of their times"
+                 are given their time; pass captures in chronological order"
             ),
         }
     }

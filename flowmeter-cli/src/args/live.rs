@@ -120,8 +120,8 @@ struct CaptureArgs {
         value_parser = value_parser!(u32).range(1..=65_536), allow_negative_numbers = true)]
     output_queue: u32,
 
-    /// What to do when that queue is full: drop counts the rows as lost and goes on; wait pauses the
-    /// meter until there is room, which loses nothing as long as the kernel's buffers last; stop
+    /// What to do when that queue is full: drop counts the rows as lost and goes on; wait pauses
+    /// the meter until there is room, which loses nothing as long as the kernel's buffers last; stop
     /// ends the run.
     #[arg(long, value_name = "WHAT", default_value = "drop",
         value_parser = choice(&[

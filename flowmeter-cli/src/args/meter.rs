@@ -103,8 +103,8 @@ pub struct MeterArgs {
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
 
-    /// Unit in which to measure inter-arrival times. They are always written in ms: as whole numbers
-    /// with ms, otherwise with a fraction.
+    /// Unit in which to measure inter-arrival times. They are always written in ms: as whole
+    /// numbers with ms, otherwise with a fraction.
     #[arg(long, value_name = "UNIT", default_value = "ms",
         value_parser = choice(&[("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)]))]
     time_unit: TimeUnit,

@@ -20,8 +20,8 @@ use crate::plan::LogPlan;
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Write the flows to this file; - is standard output. [default: -, or CAPTURE.csv for a capture
-    /// with --format csv]
+    /// Write the flows to this file; - is standard output. [default: -, or CAPTURE.csv for a
+    /// capture with --format csv]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -45,8 +45,8 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE", requires = "columns_to_anonymize")]
     anonymize_key_file: Option<PathBuf>,
 
-    /// Replace secrets in arguments and URLs, such as passwords and tokens, with [redacted]. Secrets
-    /// that the built-in rules do not recognise are shown. [default: live yes, read no]
+    /// Replace secrets in arguments and URLs, such as passwords and tokens, with [redacted].
+    /// Secrets that the built-in rules do not recognise are shown. [default: live yes, read no]
     #[arg(long, overrides_with = "no_redact")]
     redact: bool,
 

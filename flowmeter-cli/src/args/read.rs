@@ -18,8 +18,8 @@ use crate::plan::ReadPlan;
 /// `flowmeter read`.
 #[derive(Args)]
 pub struct ReadArgs {
-    /// Captures to meter, one after another as a single stream: pcap or pcapng, also compressed with
-    /// gzip or zstd; - is standard input.
+    /// Captures to meter, one after another as a single stream: pcap or pcapng, also compressed
+    /// with gzip or zstd; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 

@@ -137,7 +137,7 @@ fn bad_values_are_told_in_a_line() {
         ("--log-bpf", "required arguments were not provided: <IFACE>..."),
         ("e e", "interface `e` is named twice"),
         ("e --columns src_up", "no column is named `src_up`"),
-        ("e --columns splt_ps", "it is there with --splt-analysis"),
+        ("e --columns splt_ps", "it is present with --splt-analysis"),
         ("e --columns id,id", "column `id` is named twice"),
         ("e --columns-to-anonymize src_up", "no column is named `src_up`"),
         ("e --columns-to-anonymize id --anonymize-key-file /none", "cannot use `/none`: No such"),

@@ -133,7 +133,7 @@ pub enum Error {
     #[error("the dissection process does not start: {0}")]
     Child(String),
     /// The folder for the quarantine.
-    #[error("failed to make the folder for the quarantine")]
+    #[error("failed to create the quarantine folder")]
     Quarantine(#[source] std::io::Error),
     /// A child process is stopped, or takes too long.
     #[error("the dissection process does not answer")]

@@ -28,7 +28,7 @@ pub enum Invalid {
     #[error("there is no such user in /etc/passwd")]
     Unknown,
     /// It is root, of root's group, or no user at all.
-    #[error("it must be a user without rights")]
+    #[error("it must be a user without privileges")]
     Privileged,
 }
 

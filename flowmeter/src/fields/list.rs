@@ -45,7 +45,7 @@ pub fn markdown() -> String {
     let mut out = String::from(
         "<!-- Generated from flowmeter/src/fields/columns.rs; `UPDATE_EXPECT=1 cargo test -p flowmeter` rewrites it. -->\n\n\
          # Columns\n\n\
-         In the order in which they are written. The first are NFStream's, with its names and values.\n\n\
+         In the order in which they are written. The first are NFStream's, with the same names and values.\n\n\
          | group | present |\n|---|---|\n",
     );
     for group in groups() {

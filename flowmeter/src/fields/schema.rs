@@ -35,7 +35,7 @@ pub enum UnknownColumn {
     #[error("no column is named `{0}`; `flowmeter fields` lists them")]
     Unknown(String),
     /// The column is not part of this run.
-    #[error("column `{name}` is not written in this run: it is there {condition}")]
+    #[error("column `{name}` is not written in this run: it is present {condition}")]
     Absent {
         /// The column.
         name: String,

@@ -10,11 +10,11 @@ const GROUPS: [(Group, &str); 7] = [
     (Group::Outputs, "`outputs`: for each output, by `name`"),
     (
         Group::Sockets,
-        "`sockets`: as the kernel tells of them; null with `--system-visibility-mode 0`",
+        "`sockets`: as the kernel reports them; null with `--system-visibility-mode 0`",
     ),
     (
         Group::Procfs,
-        "`procfs`: polling, for what was open before; null with `--system-visibility-mode 0`",
+        "`procfs`: polling, for sockets that were already open; null with `--system-visibility-mode 0`",
     ),
     (Group::Processes, "`processes`; null with `--system-visibility-mode 0`"),
     (Group::Interfaces, "`interfaces`: for each, by `name` and `hooks`; null once it is gone"),

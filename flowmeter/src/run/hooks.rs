@@ -232,22 +232,22 @@ impl fmt::Display for Change {
             Sight::None => write!(
                 f,
                 "{hook} of `{interface}` has seen none of {} packets; they are not metered (for \
-                 received ones, try the other --ingress)",
+                 received packets, try the other --ingress)",
                 counted.packets
             ),
             Sight::Part => write!(
                 f,
-                "{hook} of `{interface}` sees less than the interface counts, lately {} packets \
-                 and {} bytes of {} and {}; the others are not metered: another program comes \
+                "{hook} of `{interface}` sees less than the interface counts, lately {} of {} \
+                 packets and {} of {} bytes; the rest are not metered: another program comes \
                  first and keeps them (`bpftool net` and `tc filter` list programs), or they \
                  bypass the hook",
-                seen.packets, seen.bytes, counted.packets, counted.bytes
+                seen.packets, counted.packets, seen.bytes, counted.bytes
             ),
             Sight::More => write!(
                 f,
                 "{hook} of `{interface}` sees more than the interface sends, lately {} packets \
-                 and {} bytes to {} and {}; they are metered all the same: another program or the \
-                 queue drops them, or sends them elsewhere",
+                 and {} bytes against {} and {}; all are metered, although another program or \
+                 the queue drops some or sends them elsewhere",
                 seen.packets, seen.bytes, counted.packets, counted.bytes
             ),
         }

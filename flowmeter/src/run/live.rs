@@ -38,7 +38,7 @@ pub enum Error {
     #[error(transparent)]
     Output(#[from] output::Error),
     /// There is nothing more to meter.
-    #[error("no interface is left to meter; what was metered is written")]
+    #[error("no interface is left to meter; what was metered so far is written")]
     NoInterface,
     /// Dissector or attribution.
     #[error(transparent)]

@@ -53,7 +53,7 @@ pub enum Error {
     #[error("failed to start a worker thread")]
     Thread(#[source] std::io::Error),
     /// It was asked to stop.
-    #[error("interrupted; the flows of what was read until then are written")]
+    #[error("interrupted; the flows of what was read so far are written")]
     Interrupted,
     /// A worker panicked, which is a fault of this program; it has said where.
     #[error("a worker thread ended early")]

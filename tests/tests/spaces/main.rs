@@ -187,7 +187,7 @@ fn too_few_descriptors_are_said_before_anything_fails() -> Result<()> {
     let link = Link::new()?;
     for few in ["8", "16", "40", "100", "130"] {
         let said = refusal(&link.near, &["prlimit", &format!("--nofile={few}")])?;
-        let wanted = format!("too few file descriptors: this process may have {few}, ");
+        let wanted = format!("too few file descriptors: this process is limited to {few}, ");
         ensure!(said.contains(&wanted) && said.contains("ulimit -n"), "{few}: {said}");
     }
     // Where it may, it raises the limit itself.

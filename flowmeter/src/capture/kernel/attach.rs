@@ -205,7 +205,9 @@ fn is_fatal(error: &ProgramError) -> bool {
 fn failed(hook: Hook, interface: &Interface, error: ProgramError) -> Error {
     let advice = match sys::os_error(&error) {
         Some(libc::EPERM) => return Error::NotPermitted,
-        Some(libc::EBUSY | libc::EEXIST) => ": another XDP program is there; use `--ingress tcx`",
+        Some(libc::EBUSY | libc::EEXIST) => {
+            ": another XDP program is attached; use `--ingress tcx`"
+        }
         Some(libc::EOPNOTSUPP) if hook == Hook::Xdp => {
             ": its driver has no native XDP; use `--ingress auto`"
         }

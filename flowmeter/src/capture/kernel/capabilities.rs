@@ -11,8 +11,8 @@ pub const METERING: &[Capability] =
 /// Capabilities without which nothing can be metered.
 #[derive(Debug, Error)]
 #[error(
-    "{} missing, which loading and attaching the kernel programs needs; run as root, or give them \
-     (`AmbientCapabilities=` in a unit, `setcap cap_bpf,cap_net_admin,cap_perfmon=ep`)",
+    "{} missing, needed to load and attach the kernel programs; run as root, or grant what is \
+     missing (`AmbientCapabilities=` in a unit, `setcap cap_bpf,cap_net_admin,cap_perfmon=ep`)",
     self.0.join(", ")
 )]
 pub struct Missing(pub Vec<String>);

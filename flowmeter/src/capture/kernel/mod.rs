@@ -104,8 +104,8 @@ pub enum Error {
     NoObject,
     /// The kernel programs are not those that this program was written with.
     #[error(
-        "the kernel programs have no {what} `{name}`, or it is in use already: they are of another \
-         version; build both anew with `cargo xtask build`"
+        "the kernel programs have no {what} `{name}`, or it is already in use: they are of another \
+         version; rebuild both with `cargo xtask build`"
     )]
     Absent {
         /// What is not there: map or program.
@@ -114,22 +114,22 @@ pub enum Error {
         name: &'static str,
     },
     /// There is no such interface.
-    #[error("no interface `{0}`; `ip link` lists those there are")]
+    #[error("no interface `{0}`; `ip link` lists the interfaces")]
     NoInterface(String),
     /// rtnetlink does not say which interfaces there are.
-    #[error("failed to ask the kernel for its interfaces by netlink")]
+    #[error("failed to ask the kernel for its interfaces over netlink")]
     Netlink(#[source] std::io::Error),
     /// An interface is named twice.
     #[error("interface `{0}` is named twice")]
     Twice(String),
     /// There are too many interfaces.
-    #[error("one meter can have {MAX_INTERFACES} interfaces; start another for the rest")]
+    #[error("one run can meter at most {MAX_INTERFACES} interfaces; start another for the rest")]
     TooMany,
-    /// The process may not, though it has the capabilities for it.
+    /// The process is not allowed to, although it has the capabilities for it.
     #[error(
-        "not permitted to load kernel programs, though no capability is missing: in a container or \
-         user namespace the host's rules hold (seccomp, LSM, lockdown); run it on the host, or let \
-         the container use `bpf` and `perf_event_open`"
+        "not permitted to load kernel programs, although no capability is missing: in a container \
+         or user namespace the host's rules apply (seccomp, LSM, lockdown); run flowmeter on the \
+         host, or let the container use `bpf` and `perf_event_open`"
     )]
     NotPermitted,
     /// The object could not be loaded.
@@ -377,7 +377,7 @@ fn refused(name: &'static str, error: ProgramError) -> Error {
     }
     let advice = match name {
         attach::XDP | attach::XDP_LINEAR => "; use `--ingress auto`",
-        attach::TC_OUT => "; `--direction ingress` does without",
+        attach::TC_OUT => "; `--direction ingress` works without it",
         _ => "",
     };
     Error::Program { name, advice, source }

@@ -62,20 +62,23 @@ fn kernel() -> Finding {
     let (state, advice) = match version {
         (6, 6..) | (7.., _) => (State::Works, ""),
         (5, 18..) | (6, _) => {
-            (State::Limited, "before 6.6 there is no tcx: clsact is used, and its qdisc stays")
+            (State::Limited, "Linux before 6.6 has no tcx: clsact is used, and its qdisc stays")
         }
         (5, 10..) => (
             State::Limited,
-            "before 6.6 there is no tcx: clsact is used, and its qdisc stays; before 5.18 XDP \
-             takes no frames larger than a page: interfaces with such an MTU are metered at tc",
+            "Linux before 6.6 has no tcx: clsact is used, and its qdisc stays; before 5.18 XDP \
+             cannot take frames larger than a page: interfaces with such an MTU are metered at tc",
         ),
-        _ => (State::Limited, "flowmeter is tested on 5.10 and later; what loads is said below"),
+        _ => (
+            State::Limited,
+            "flowmeter is tested on Linux 5.10 and later; see below for what loads",
+        ),
     };
     Finding::new("kernel", state, release, advice)
 }
 
 fn capabilities() -> Finding {
-    let advice = "run as root; `flowmeter read` needs none";
+    let advice = "run as root; `flowmeter read` needs no capabilities";
     match capabilities::check() {
         Ok(()) => Finding::new("capabilities", State::Works, "sufficient", ""),
         Err(Missing(missing)) => {
@@ -87,8 +90,8 @@ fn capabilities() -> Finding {
 
 fn btf() -> Finding {
     let there = Path::new("/sys/kernel/btf/vmlinux").exists();
-    let (state, found) = if there { (State::Works, "there") } else { (State::Limited, "absent") };
-    let advice = "a kernel with CONFIG_DEBUG_INFO_BTF is needed to attribute flows at the socket";
+    let (state, found) = if there { (State::Works, "present") } else { (State::Limited, "absent") };
+    let advice = "attributing flows at the socket needs a kernel with CONFIG_DEBUG_INFO_BTF";
     Finding::new("kernel BTF", state, found, advice)
 }
 
@@ -125,9 +128,14 @@ fn programs() -> Vec<Finding> {
     // One of the two is enough for what arrives.
     let ingress = if xdp.is_ok() || tc_in.is_ok() { State::Limited } else { State::Missing };
     let mut findings = vec![
-        loaded("XDP", xdp, ingress, "what arrives is metered at tc ingress"),
-        loaded("tc ingress", tc_in, ingress, "what arrives is metered where a driver has XDP only"),
-        loaded("tc egress", tc_out, State::Missing, "`--direction ingress` does without"),
+        loaded("XDP", xdp, ingress, "received packets are metered at tc ingress"),
+        loaded(
+            "tc ingress",
+            tc_in,
+            ingress,
+            "received packets are metered only where the driver has XDP",
+        ),
+        loaded("tc egress", tc_out, State::Missing, "`--direction ingress` works without it"),
         loaded("reaper", reaper, State::Missing, "without it `flowmeter live` does not work"),
     ];
     let advice = "short connections may have no process";
@@ -165,9 +173,9 @@ fn text(info: Result<ProgramInfo, ProgramError>) -> String {
 
 /// VLAN tags that the NIC takes off before XDP are lost to it.
 fn offload() -> Finding {
-    let found = "tags that a NIC strips in hardware are not seen at XDP";
+    let found = "XDP does not see tags that a NIC strips in hardware";
     let advice =
-        "on VLAN trunks turn it off (`ethtool -K IFACE rxvlan off`) or use `--ingress tcx`";
+        "on VLAN trunks turn stripping off (`ethtool -K IFACE rxvlan off`) or use `--ingress tcx`";
     Finding::new("VLAN offload", State::Limited, found, advice)
 }
 

@@ -54,7 +54,7 @@ fn compile(expression: &str, link: i32) -> Result<BpfProgram, Invalid> {
     let link = if link == 101 { 12 } else { link };
     // Its C strings end at a zero.
     if expression.contains('\0') {
-        return Err(Invalid("it has a zero character".to_owned()));
+        return Err(Invalid("it contains a NUL character".to_owned()));
     }
     let handle = Capture::dead(Linktype(link)).map_err(|e| invalid(&e))?;
     handle.compile(expression, true).map_err(|e| invalid(&e))

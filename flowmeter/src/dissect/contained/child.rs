@@ -93,7 +93,7 @@ fn prepare(orders: &Orders) -> Result<(Dissector, Landlock), String> {
     unsafe { tzset() };
     let dissector = Dissector::new(&orders.limits).map_err(|e| e.to_string())?;
     let landlock = sandbox::close(orders.user, orders.memory)
-        .map_err(|e| format!("failed to give up its rights: {e}"))?;
+        .map_err(|e| format!("failed to give up its privileges: {e}"))?;
     Ok((dissector, landlock))
 }
 
