@@ -26,7 +26,7 @@ use crate::run::Profile;
 use crate::setup::Purpose;
 
 #[derive(Parser)]
-#[command(about = "What the project does to itself")]
+#[command(about = "The project's own tasks: building, checking, measuring")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -36,7 +36,7 @@ struct Cli {
 enum Task {
     /// Install what is missing for building and running.
     Setup {
-        /// Also what the tests need.
+        /// Install what the tests need, too.
         #[arg(long)]
         tests: bool,
         /// Only say what is missing, and fail if something is.
@@ -52,19 +52,19 @@ enum Task {
         /// Build quickly rather than for speed.
         #[arg(long)]
         debug: bool,
-        /// What flowmeter is to do.
+        /// Arguments for flowmeter.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Set up, and run every check and test.
     Test {
-        /// A folder with captures and the rows expected of them.
+        /// A folder of captures and the rows expected from them.
         #[arg(long, value_name = "DIR")]
         conformance: Option<PathBuf>,
     },
     /// Load each kernel program and compare what the verifier makes of it with the committed table.
     Verify {
-        /// Write this kernel's column anew.
+        /// Rewrite this kernel's column.
         #[arg(long)]
         update: bool,
     },
@@ -73,18 +73,18 @@ enum Task {
     /// Debian's kernels are downloaded, not installed, and kept in target/vm; remove that to have
     /// the newest ones.
     Vm {
-        /// 5.10, 6.1, 6.12, 7.x; all of them unless said.
+        /// 5.10, 6.1, 6.12 or 7.x; all of them by default.
         kernel: Vec<String>,
-        /// Write their columns of xtask/verified.txt anew.
+        /// Rewrite their columns of xtask/verified.txt.
         #[arg(long)]
         update: bool,
         /// Run only the tests with this in their names, as in `attribution::hands`.
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
     },
-    /// Compare what the library shows with flowmeter/api.txt.
+    /// Compare the library's public API with flowmeter/api.txt.
     Api {
-        /// Write that anew.
+        /// Rewrite that file.
         #[arg(long)]
         update: bool,
     },
@@ -92,21 +92,21 @@ enum Task {
     Tidy,
     /// Look for inputs that make the readers fail.
     Fuzz {
-        /// capture, parse or engine; all of them unless said.
+        /// capture, parse or engine; all of them by default.
         target: Option<String>,
-        /// How long, for each.
+        /// How many minutes for each.
         #[arg(long, default_value_t = 30)]
         minutes: u64,
-        /// A folder of captures to begin with.
+        /// A folder of captures to start from.
         #[arg(long, value_name = "DIR")]
         captures: Option<PathBuf>,
     },
     /// Meter damaged packets, with the dissector and without, and compare.
     Mutate {
-        /// How many packets, in millions.
+        /// How many million packets.
         #[arg(long, default_value_t = 50)]
         millions: u64,
-        /// The same packets come of the same number.
+        /// Seed for the random damage: the same number gives the same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// A folder of captures to damage.

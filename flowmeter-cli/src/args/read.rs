@@ -41,7 +41,7 @@ pub struct ReadArgs {
     bpf_filter: Option<String>,
 
     /// Meter with this many workers; 0 for one per CPU. The output is the same for any number. Only
-    /// one is used with --compat nfstream, and to dissect standard input or less than 16 MiB.
+    /// one is used with --compat nfstream, and to dissect standard input or at most 16 MiB.
     #[arg(long, value_name = "WORKERS", default_value_t = 0, allow_negative_numbers = true)]
     n_meters: u16,
 

@@ -13,24 +13,24 @@ use clap::Subcommand;
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// The kernel programs: ns a packet, as ratios to a program that does nothing. Needs root.
+    /// The kernel programs: ns per packet, as ratios to a program that does nothing. Needs root.
     Kernel,
-    /// TCP throughput between two namespaces, without and with a meter. Needs root and iperf3.
+    /// TCP throughput between two namespaces, with and without a meter. Needs root and iperf3.
     Live {
-        /// Seconds a measurement takes.
+        /// Seconds per measurement.
         #[arg(long, default_value_t = 5)]
         seconds: u32,
     },
-    /// Connections and datagrams over the loopback: time an operation with hooks at the sockets, as
-    /// ratios to that without. Needs root.
+    /// Connections and datagrams over loopback: time per operation with hooks at the sockets, as
+    /// ratios to the time without. Needs root.
     Owner {
-        /// Measurements of each, of which the least counts.
+        /// Measurements of each, of which the fastest counts.
         #[arg(long, default_value_t = 10)]
         rounds: u32,
     },
     /// Captures: packets/s, MB/s and peak memory, as ratios to tcpdump and softflowd.
     Read {
-        /// Megabytes of each capture.
+        /// Size of each capture in megabytes.
         #[arg(long, default_value_t = 300)]
         megabytes: u64,
     },
