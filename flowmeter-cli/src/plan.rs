@@ -77,7 +77,7 @@ impl LivePlan {
     /// File descriptors that may be open at once: maps, programs, links, files, and room for what is
     /// read of processes.
     pub fn descriptors(&self) -> u64 {
-        /// Of a meter without interfaces, measured, and as many again.
+        /// Twice what a meter without interfaces needs, measured.
         const MOST: u64 = 128;
         /// Of an interface: its links at two hooks, their descriptors while they are made, and the
         /// socket that holds it promiscuous.

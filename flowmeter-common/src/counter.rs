@@ -5,7 +5,7 @@
 
 use crate::packet::Reject;
 
-/// What is counted, for each interface and direction; packets on the wire unless said otherwise.
+/// What is counted, for each interface and direction; packets on the wire unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Counter {

@@ -36,7 +36,7 @@ pub struct PacketEvent {
 
 const _: () = assert!(size_of::<PacketEvent>() == 40);
 
-/// Bytes that the kernel forwards at a time at the most, whatever the snapshot length: of a
+/// The kernel forwards at most this many bytes at a time, whatever the snapshot length: of a
 /// super-packet, as many as the longest `ClientHello` that is read.
 pub const MAX_SNAPSHOT: usize = 16_384;
 
@@ -96,5 +96,5 @@ pub struct ReapRequest {
     pub count: u32,
 }
 
-/// Keys in one [`ReapRequest`] at the most: what fits the page that a test run has.
+/// At most this many keys are in one [`ReapRequest`]: what fits the page that a test run has.
 pub const MAX_REAP: usize = 64;

@@ -1,4 +1,4 @@
-//! What does the kernel tell of sockets and their processes?
+//! What does the kernel report about sockets and their processes?
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -69,7 +69,7 @@ impl Default for Ids {
     }
 }
 
-/// An event in the ring of sockets, from the context of the process that it tells of.
+/// An event in the ring of sockets, from the context of the process that it is about.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]

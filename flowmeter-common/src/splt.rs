@@ -1,7 +1,7 @@
 //! How are the first packets of a flow kept (SPLT: sequence of packet lengths and times)?
 //!
 //! Run-length coded: a slot stands for `repeat` packets of one size and direction, all at one
-//! instant. A super-packet of any number of segments takes two slots at the most, and a flow never
+//! instant. A super-packet of any number of segments takes at most two slots, and a flow never
 //! more slots than packets.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -129,7 +129,7 @@ pub struct Effect {
     pub splt: Added,
 }
 
-/// A direction is taken for one without a socket after so many packets.
+/// A direction is taken for one without a socket after this many packets.
 const SOCKETLESS: u64 = 64;
 
 impl Record {

@@ -9,7 +9,7 @@ use flowmeter::dissect::{Containment, User, contained};
 use flowmeter::{Knobs, LiveOptions, Notices, Outlet, Run};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // A dissector without rights is this program too, run by itself.
+    // A dissector without privileges is this program too, which starts itself.
     if contained::child::run(env::args()).is_some() {
         return Ok(());
     }

@@ -104,7 +104,7 @@ pub enum Notice {
     Late {
         /// How many.
         packets: u64,
-        /// By how many seconds at the most.
+        /// By at most how many seconds.
         seconds: u64,
     },
 }

@@ -138,7 +138,7 @@ impl MeterArgs {
         fields::Options { splt: self.splt_analysis, sequences: self.sequences(longest), ..metered }
     }
 
-    /// Packets in flowcontainer's sequences at the most; 0 if there are none.
+    /// At most this many packets in flowcontainer's sequences; 0 if there are none.
     fn sequences(&self, longest: u32) -> u32 {
         if self.sequences { self.max_sequence.unwrap_or(longest) } else { 0 }
     }

@@ -1,13 +1,13 @@
-//! Until when does what was told of a socket hold, if events were lost since?
+//! Until when does what was reported about a socket hold, if events were lost since?
 
 use std::collections::VecDeque;
 
 /// The times in which events may have been lost; ns since the epoch.
 ///
 /// A socket that was open when one began may have been closed in it, and another may have its
-/// address since. So what was told before holds until then; less a moment, since who uses a socket is
-/// told of after the packet that it is used for: that may have come before the loss, and the word of
-/// it have been lost.
+/// address since. So what was reported before holds until then; less a moment, since a use of a socket
+/// is reported after the packet that it is used for: that may have come before the loss, and the
+/// report of it may have been lost.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     /// From a [moment](PATIENCE_NS) before the last event before a loss to the first one after it, in
@@ -38,10 +38,10 @@ impl Gaps {
         self.newest_ns = self.newest_ns.max(time_ns);
     }
 
-    /// Until when a socket told of at `told_ns`, and not told of as closed, was there for certain.
-    pub(super) fn certain_until(&self, told_ns: u64) -> u64 {
-        let next = self.spans.partition_point(|(_, to)| *to <= told_ns);
-        self.spans.get(next).map_or(u64::MAX, |(from, _)| told_ns.max(*from))
+    /// Until when a socket reported at `reported_ns`, and not reported as closed, was there for certain.
+    pub(super) fn certain_until(&self, reported_ns: u64) -> u64 {
+        let next = self.spans.partition_point(|(_, to)| *to <= reported_ns);
+        self.spans.get(next).map_or(u64::MAX, |(from, _)| reported_ns.max(*from))
     }
 
     fn add(&mut self, from: u64, to: u64) {
@@ -83,8 +83,8 @@ mod tests {
         gaps.take_in(10 * S, 0);
         gaps.take_in(11 * S, 1);
         let came = 10 * S - PATIENCE_NS / 2;
-        assert!(gaps.certain_until(S) < came, "a listener is told of, its worker was not");
-        assert_eq!(gaps.certain_until(came), came, "told of by itself");
+        assert!(gaps.certain_until(S) < came, "a listener is reported, its worker was not");
+        assert_eq!(gaps.certain_until(came), came, "reported by itself");
     }
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
             gaps.take_in(S + event, event);
         }
         assert_eq!(gaps.spans, [(0, S + 999)]);
-        assert_eq!(gaps.certain_until(S + 500), S + 500, "told in it");
+        assert_eq!(gaps.certain_until(S + 500), S + 500, "reported in it");
     }
 
     #[test]

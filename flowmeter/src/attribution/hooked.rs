@@ -50,7 +50,7 @@ struct Known {
     /// Whom the address is, of the table by address.
     process: Arc<Process>,
     uses: Uses,
-    /// It was told of again since it was last considered for forgetting.
+    /// It was reported again since it was last considered for forgetting.
     is_fresh: bool,
     /// As it stands in the table by address.
     key: Option<Key>,
@@ -76,7 +76,7 @@ pub struct HookedCounters {
     pub entries: u64,
     /// Closed sockets forgotten before their time to make room.
     pub evictions: u64,
-    /// Sockets forgotten to make room though their end had not been told of: too many are open, or
+    /// Sockets forgotten to make room although their end had not been reported: too many are open, or
     /// the events of their ends were lost.
     pub evicted_open: u64,
     /// Changes of a socket's user forgotten to make room.
@@ -85,7 +85,7 @@ pub struct HookedCounters {
     pub ambiguous: u64,
 }
 
-/// This host's addresses are read so often.
+/// This host's addresses are read at this interval.
 const ADDRESSES: Duration = Duration::from_secs(1);
 
 /// A clock tick, in which procfs tells when a process started; ns.
@@ -129,7 +129,7 @@ impl Hooked {
         Self { is_elsewhere: true, ..Self::new(options, netns, clock) }
     }
 
-    /// Takes an event in if it tells of a socket there; of others, only what was lost before.
+    /// Takes an event in if it is about a socket there; of others, only what was lost before.
     pub fn overhear(&mut self, event: &OwnerEvent) {
         if self.netns == Namespace::Is(event.netns) || self.by_cookie.contains_key(&event.cookie) {
             self.take(event);
@@ -149,7 +149,7 @@ impl Hooked {
         self.by_address.owners(conversation, first_ns, last_ns)
     }
 
-    /// Takes an event in, and says which process it tells of.
+    /// Takes an event in, and says which process it is about.
     pub fn event(&mut self, event: &OwnerEvent) -> ProcessKey {
         let process = ProcessKey { pid: event.pid, start_ticks: event.start_ns / TICK_NS };
         self.take(event);
@@ -379,14 +379,14 @@ impl Hooked {
     }
 
     /// Makes room for a socket: forgets the one that was closed first, or else an open one that has
-    /// not been told of for long. The end of that may have been lost; if not, it has been there for
+    /// not been reported for long. The end of that may have been lost; if not, it has been there for
     /// long enough to be found in procfs.
     fn forget_one(&mut self) {
         if self.forget_closed() {
             self.evictions += 1;
             return;
         }
-        // Each is passed over once at most, as nothing tells of them meanwhile.
+        // Each is passed over once at most, as nothing reports them meanwhile.
         while let Some(cookie) = self.open.pop_front() {
             let Some(known) = self.by_cookie.get_mut(&cookie).filter(|known| known.is_open())
             else {
@@ -548,7 +548,7 @@ mod tests {
         }
         let counters = hooked.counters();
         assert_eq!((counters.entries, counters.evictions), (MAX, 9 * MAX));
-        // Now open ones, whose end is never told of.
+        // Now open ones, whose end is never reported.
         for cookie in 2000..2000 + 10 * MAX {
             hooked.event(&event(CREATED, cookie, 2 * S, cookie as u32));
         }

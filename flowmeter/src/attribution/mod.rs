@@ -1,10 +1,10 @@
 //! Which process does a flow belong to?
 //!
-//! Hooks at the sockets tell of every one that is made or used; [`Hooked`] remembers them for a
+//! Hooks at the sockets report every one that is made or used; [`Hooked`] remembers them for a
 //! while after they are gone and is asked once per flow: by the socket's cookie, which flows have
 //! that this host has sent packets of, or by the addresses. What existed before the hooks did, a
 //! [`Poller`] finds in procfs, as it does where there are no hooks; but it misses sockets that live
-//! and die between two polls. [`Method`] tells which of the two it was.
+//! and die between two polls. [`Method`] says which of the two it was.
 //!
 //! Everything here is about one network namespace, the one of the thread that polls.
 
@@ -49,9 +49,9 @@ pub struct Owner {
     pub method: Method,
     /// When it started; clock ticks of 10 ms since boot. With the pid this is one process's alone.
     pub start_ticks: u64,
-    /// What the kernel told of it besides; none from procfs.
+    /// What else the kernel reported about it; none from procfs.
     pub told: Option<Told>,
-    /// Its users and groups: as the kernel told when it used its socket, or else by procfs.
+    /// Its users and groups: as the kernel reported them when it used its socket, or else by procfs.
     pub ids: Ids,
     /// The name of its effective user.
     pub user: Option<Arc<str>>,
@@ -84,10 +84,10 @@ pub struct Shared {
     pub others: Vec<String>,
 }
 
-/// What the kernel tells of a process that uses a socket, in the process's own context.
+/// What the kernel reports about a process that uses a socket, in the process's own context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// When it was told; ns since the epoch. Then it ran the program.
+    /// When it was reported; ns since the epoch. Then it ran the program.
     pub time_ns: u64,
     /// When it started; ns since boot. With the pid this is one process's alone.
     pub start_ns: u64,
@@ -106,7 +106,7 @@ pub struct Told {
 /// How an owner was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// The kernel told of its socket when it was made or used.
+    /// The kernel reported its socket when it was made or used.
     Socket,
     /// Its socket was seen in procfs by a poll.
     Procfs,

@@ -30,7 +30,7 @@ impl Default for Options {
     }
 }
 
-/// What the poller has done since the start, unless said otherwise.
+/// What the poller has done since the start, unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Polls done.

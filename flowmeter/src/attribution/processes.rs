@@ -84,7 +84,7 @@ impl Processes {
     }
 
     /// The live process that has `pid` now; none if that is a kernel thread or a zombie, which hold
-    /// no descriptors. Name and start are from one file: two could tell of two processes.
+    /// no descriptors. Name and start are from one file: two could describe two processes.
     pub(super) fn get(&self, pid: u32) -> Option<Process> {
         let stat = Stat::of(&self.directory(pid))?;
         let is_live = !matches!(stat.state, State::Zombie | State::Dead);

@@ -58,7 +58,7 @@ struct Published {
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Nothing,
-    /// That it is there, not whose it is.
+    /// That it is there, not which process has it.
     Socket,
     Owner(Arc<Process>),
 }

@@ -252,7 +252,7 @@ impl SocketTable {
         let candidates = self.entries.get(key)?;
         let known = |e: &Entry| e.known(&self.gaps);
         let possible = |e: &Entry| e.possible(key, &self.gaps);
-        // Who has taken a connection of a listener's, or a datagram, is told of at any time until the
+        // Who has taken a listener's connection, or a datagram, may be reported at any time until the
         // flow has ended: its first packet may have been sent again and again.
         let is_told = |e: &Entry| key.remote.is_some() || e.certain(&self.gaps) >= flow.to;
         let candidates = || candidates.iter().filter(|e| possible(e).meets(flow) && is_told(e));
@@ -354,7 +354,7 @@ mod tests {
         Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into(), told: None })
     }
 
-    /// A table that is told of sockets by name, `10.0.0.1` being this host's only address.
+    /// A table that is given sockets by name, `10.0.0.1` being this host's only address.
     struct Story {
         table: SocketTable,
         now: u64,

@@ -9,9 +9,9 @@ use hashbrown::HashSet;
 
 use super::processes::Process;
 
-/// The programs that had a socket, each from when it was first told of after another.
+/// The programs that had a socket, each from when it was first reported after another.
 ///
-/// The kernel tells of a use when the program is another than at the use before, so between two of
+/// The kernel reports a use when the program is another than at the use before, so between two of
 /// these there is no third.
 #[derive(Default)]
 pub(super) struct Uses {
@@ -22,12 +22,12 @@ pub(super) struct Uses {
 }
 
 struct Use {
-    /// When the kernel told of it first; ns.
+    /// When the kernel first reported it; ns.
     time_ns: u64,
-    /// When it told that the program uses it; the same for one that only holds it.
+    /// When it reported that the program uses it; the same for one that only holds it.
     used_ns: u64,
     how: How,
-    /// When it told so, the socket had a peer, so all that is sent by it is of one flow.
+    /// When it reported that, the socket had a peer, so all that is sent by it is of one flow.
     has_peer: bool,
     process: Arc<Process>,
 }
@@ -72,7 +72,7 @@ impl Uses {
         Self { uses, is_cut: false }
     }
 
-    /// The last program told of.
+    /// The program reported last.
     pub(super) fn last(&self) -> Option<&Arc<Process>> {
         self.uses.back().map(|last| &last.process)
     }
@@ -126,7 +126,7 @@ impl Uses {
         let mut users: Vec<&Use> = carried.into_iter().collect();
         users.extend(self.uses.range(begins..ends).filter(is_use));
         let soon = last_ns.saturating_add(LAG_NS);
-        // Told of after the packet that it sent, which is not of one told of just now.
+        // Reported after the packet that it sent, which is not from one reported just now.
         let is_old = carried.is_none_or(|before| before.used_ns.saturating_add(LAG_NS) < first_ns);
         let late = self.uses.range(begins..).find(is_use).filter(|next| {
             is_old && next.how == How::Sent && next.time_ns <= first_ns.saturating_add(LAG_NS)

@@ -75,7 +75,7 @@ pub struct Tally {
     pub metered: u64,
     /// Of these, the ones that are older than one before them, and count as being of its time.
     pub late: u64,
-    /// By how much at the most; ns.
+    /// By at most this much; ns.
     pub latest_ns: u64,
     /// Frames that the filter did not let through.
     pub filtered: u64,
@@ -250,7 +250,7 @@ impl Intake {
     }
 }
 
-/// NFStream looks for idle flows this often, and takes so many at a time.
+/// NFStream looks for idle flows this often, and takes this many at a time.
 const SCAN_MS: u64 = 10;
 const SCAN_FLOWS: usize = 1000;
 

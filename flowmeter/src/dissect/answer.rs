@@ -88,8 +88,8 @@ const DETAILS: usize = 13;
 const KINDS: [Fingerprints; 4] =
     [Fingerprints::None, Fingerprints::Tls, Fingerprints::Ssh, Fingerprints::Dhcp];
 
-/// Bytes of a verdict's texts at the most: the room they have in C, three bytes a character that
-/// had to be replaced; and ours.
+/// At most this many bytes of a verdict's texts: the room they have in C, three bytes per character
+/// that had to be replaced; and ours.
 const MAX_TEXT: usize =
     3 * (128 + 64 + 256 + 64 + 64 + 512 + 128) + 64 + 64 + MAX_ALPN + MAX_DETAILS;
 /// Of these, the details': nDPI's names of up to 64 risks, two names of 512 bytes in C, our texts.

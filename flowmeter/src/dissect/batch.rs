@@ -1,4 +1,4 @@
-//! How is the dissector told of packets and of flows that ended?
+//! How does the dissector learn of packets and of flows that ended?
 //!
 //! In batches: records of one layout, the packets' bytes one behind the other. They stand in memory
 //! as they go to another process.

@@ -134,7 +134,7 @@ fn add(layer7: &mut Layer7, fingerprint: Fingerprint) {
     layer7.alpn = cut(alpn, MAX_ALPN);
 }
 
-/// No more than so many bytes of a text that anybody may have sent.
+/// At most this many bytes of a text that anybody may have sent.
 pub(super) fn cut(mut text: String, most: usize) -> String {
     text.truncate(text.floor_char_boundary(most));
     text

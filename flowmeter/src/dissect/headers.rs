@@ -174,7 +174,7 @@ fn lead_v6(packet: &[u8]) -> Option<Lead> {
     None
 }
 
-/// Steps over an IPv6 extension header, or stops at what is none; `None` if it is not sound.
+/// Steps over an IPv6 extension header, or stops at anything else; `None` if it is not sound.
 ///
 /// Steps over exactly what nDPI steps over: what it reads as a transport header has to be what we
 /// checked as one.

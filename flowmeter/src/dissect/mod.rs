@@ -89,7 +89,7 @@ pub struct Verdict {
 /// Where dissection runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Containment {
-    /// In child processes without rights.
+    /// In child processes without privileges.
     Child {
         /// The program that they run, which calls [`contained::child::run`] before all else.
         program: PathBuf,

@@ -317,7 +317,7 @@ mod tests {
         module.flow().expect("memory for a flow")
     }
 
-    /// The verdict on a flow of these packets, one a millisecond.
+    /// The verdict on a flow of these packets, one per millisecond.
     fn verdict(packets: &[Vec<u8>]) -> Layer7 {
         let mut module = module(20);
         let mut flow = flow(&module);

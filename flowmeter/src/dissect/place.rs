@@ -36,11 +36,11 @@ pub enum Place {
 const MEMORY: u64 = 1 << 30;
 /// Address space for each flow, in bytes: ten times what nDPI needs for most.
 const FLOW_MEMORY: u64 = 16 << 10;
-/// Address space at the most.
+/// At most this much address space.
 const MAX_MEMORY: u64 = 64 << 30;
 
 impl Places {
-    /// Makes the folder for the quarantine, if there is to be one.
+    /// Makes the folder for the quarantine, if one is wanted.
     pub fn new(containment: &Containment, notices: &Notices) -> Result<Self, Error> {
         let quarantine = match containment {
             Containment::Child { quarantine: Some(folder), .. } => {

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 
 use super::batch::Batch;
 
-/// Captures written at the most in a run.
+/// At most this many captures are written in a run.
 const MAX_CAPTURES: u32 = 100;
 
 /// The folder.

@@ -25,7 +25,7 @@ pub(super) fn host(payload: &[u8]) -> Option<&str> {
     (!host.is_empty() && host.is_ascii()).then_some(host)
 }
 
-/// Bytes of a host's name at the most.
+/// At most this many bytes of a host's name.
 const MAX_HOST: usize = 253;
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Options {
     pub statistics: bool,
     /// Length of the lists of first packets; 0 = none.
     pub splt: u32,
-    /// Packets in flowcontainer's sequences at the most; 0 = there are none.
+    /// At most this many packets in flowcontainer's sequences; 0 = no sequences.
     pub sequences: u32,
     /// Whether the sequences have flowcontainer's signs and sizes.
     pub as_flowcontainer: bool,

@@ -12,9 +12,9 @@ use super::value::push_integer;
 pub struct Sequence<'a> {
     /// The packets, run-length coded.
     pub slots: &'a [Slot],
-    /// Number of packets at the most.
+    /// At most this many packets.
     pub limit: u32,
-    /// What is told of each.
+    /// What is shown of each.
     pub part: Told,
     /// Whether packets without payload are left out.
     pub payload_only: bool,
@@ -24,7 +24,7 @@ pub struct Sequence<'a> {
     pub extra: i64,
 }
 
-/// What a sequence tells of a packet.
+/// What a sequence shows of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// Length of the IP packet in bytes.

@@ -94,7 +94,7 @@ impl Value<'_> {
     }
 }
 
-/// What is told of each of the first packets.
+/// What is shown of each of the first packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// 0 from the initiator, 1 from the responder.

@@ -7,7 +7,7 @@ use super::{Existing, Format};
 use crate::fields::Schema;
 use crate::flow::Flow;
 
-/// JSON objects, one a line.
+/// JSON objects, one per line.
 pub struct Json {
     schema: Arc<Schema>,
     /// `{"id":`, `,"expiration_id":`, … of each column.

@@ -38,7 +38,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// A flow of so many packets.
+    /// A flow of this many packets.
     pub fn flow(packets: u64) -> Self {
         Self { flows: 1, packets, records: 0 }
     }
@@ -95,7 +95,7 @@ impl Row {
 }
 
 impl Batch {
-    /// Adds a flow of so many packets, whose row `fill` appends.
+    /// Adds a flow of this many packets, whose row `fill` appends.
     pub fn flow<T>(&mut self, packets: u64, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let filled = fill(&mut self.bytes);
         self.add(Some(packets));

@@ -182,7 +182,7 @@ mod tests {
     use crate::format::Kind;
     use crate::output::scratch;
 
-    /// Writes so many flows, their ids alone, and flushes.
+    /// Writes this many flows, only their ids, and flushes.
     fn write(options: Options, kind: Kind, flows: u64) {
         let schema = Schema::new(fields::Options::default()).select(&["id"]);
         let format = kind.of(Arc::new(schema.unwrap_or_else(|e| panic!("{e}"))));

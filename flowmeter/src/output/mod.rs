@@ -52,9 +52,9 @@ pub trait Load: Default + Send + 'static {
 pub struct Options {
     /// Where to.
     pub destination: Destination,
-    /// A file gets so many flows, then the next is begun: `flows.0.csv`, `flows.1.csv`, …
+    /// A file gets this many flows, then the next is begun: `flows.0.csv`, `flows.1.csv`, …
     pub flows_per_file: Option<NonZeroU64>,
-    /// There are so many files; then the first is written again.
+    /// After this many files, the first is overwritten.
     pub rotate_files: Option<NonZeroU64>,
 }
 

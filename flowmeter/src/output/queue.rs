@@ -376,8 +376,8 @@ impl<L: Load> Writer<L> {
         }
     }
 
-    /// Tells that the output takes rows again, once it has caught up: one that is always too slow
-    /// is not told of again and again.
+    /// Reports that the output takes rows again, once it has caught up: one that is always too slow
+    /// is not reported again and again.
     fn works(&mut self) {
         if self.shared.bytes.load(Relaxed) > self.shared.capacity / 2 {
             return;
@@ -396,5 +396,5 @@ impl<L: Load> Writer<L> {
     }
 }
 
-/// A reader that takes nothing for so long is told of.
+/// A reader that takes nothing for this long is reported.
 const SLOW: Duration = Duration::from_secs(2);

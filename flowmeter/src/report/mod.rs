@@ -69,7 +69,7 @@ pub struct Live {
     pub not_dissected: u64,
     /// How far the wall clock was set since the start; ns.
     pub clock_step_ns: i64,
-    /// What the kernel has told of sockets.
+    /// What the kernel has reported about sockets.
     pub sockets: Option<(OwnerCounters, HookedCounters)>,
     /// What polling procfs has done.
     pub procfs: Option<PollerCounters>,
@@ -178,7 +178,7 @@ fn difference(a: u64, b: u64) -> i64 {
 mod example {
     use super::*;
 
-    /// A report of captures with so many frames seen and metered, whose flows ended as said.
+    /// A report of captures with this many frames seen and metered, whose flows ended as given.
     pub fn read(seen: u64, metered: u64, given: Sum, withheld: Sum) -> Report {
         let tally = pcap::Tally { seen, metered, ..pcap::Tally::default() };
         Report {

@@ -63,8 +63,8 @@ pub struct Annotator {
 }
 
 impl Annotator {
-    /// Starts what the options ask for. With `ring` the kernel tells of the sockets; by `settled` it is
-    /// told of the flows that need no more dissection.
+    /// Starts what the options ask for. By `ring` the kernel reports sockets; by `settled` it learns
+    /// which flows need no more dissection.
     /// `peers` are at the interfaces' other ends.
     pub fn start(
         options: &LiveOptions,
@@ -143,7 +143,7 @@ impl Annotator {
         None
     }
 
-    /// Takes in what has happened to sockets. A packet's socket is told of before the packet.
+    /// Takes in what has happened to sockets. A packet's socket is reported before the packet.
     fn hear(&mut self) {
         let Some((ring, hooked)) = &mut self.sockets else { return };
         let mut left = MAX_EVENTS;
@@ -153,7 +153,7 @@ impl Annotator {
                 peers.hear(event);
             }
             let heard = Heard::by(event);
-            // Whose socket is closed need not be told of.
+            // A process whose socket is closed is no news.
             if heard.key.pid != 0 && self.heard != Some((heard.key, heard.exec_id)) {
                 self.heard = Some((heard.key, heard.exec_id));
                 self.news.push(heard);
@@ -320,7 +320,7 @@ impl Annotator {
     }
 }
 
-/// Takes in the processes, cgroups and programs that the kernel has told of.
+/// Takes in the processes, cgroups and programs that the kernel has reported.
 fn programs(ring: &mut OwnerRing, profiles: &Profiles) {
     while ring.next_fork(|event| profiles.forked(event)) {}
     while ring.next_cgroup(|event| profiles.cgroup_made(event)) {}

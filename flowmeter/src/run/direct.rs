@@ -29,7 +29,7 @@ const FULL: usize = 64 * 1024;
 /// A reader is waited for so long once the run is to end.
 const LAST: Duration = Duration::from_secs(5);
 
-/// A reader that takes nothing for so long is told of.
+/// A reader that takes nothing for this long is reported.
 const SLOW: Duration = Duration::from_secs(2);
 
 impl<L: Load> Direct<L> {

@@ -18,7 +18,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Of a run that ends after so many flows.
+    /// Of a run that ends after this many flows.
     pub fn new(max_nflows: Option<u64>) -> Self {
         Self {
             ended: Sum::default(),
@@ -28,12 +28,12 @@ impl Ledger {
         }
     }
 
-    /// A flow of so many packets has ended.
+    /// A flow of this many packets has ended.
     pub fn ended(&mut self, packets: u64) {
         self.ended += Sum::flow(packets);
     }
 
-    /// The number of the next flow, which has so many packets, from 0. `None` if no more are wanted.
+    /// The number of the next flow, which has this many packets, from 0. `None` if no more are wanted.
     pub fn number(&mut self, packets: u64) -> Option<u64> {
         if self.is_full() {
             self.withhold(packets);
@@ -44,7 +44,7 @@ impl Ledger {
         Some(number)
     }
 
-    /// A flow of so many packets is not wanted.
+    /// A flow of this many packets is not wanted.
     pub fn withhold(&mut self, packets: u64) {
         self.withheld += Sum::flow(packets);
     }

@@ -208,7 +208,7 @@ impl Default for Gone {
 }
 
 impl Gone {
-    /// Looks from time to time, and tells of those that have gone. Whether all have.
+    /// Looks from time to time, and reports those that are gone. Whether all are.
     fn all_are(&mut self, kernel: &Kernel, notices: &Notices) -> bool {
         if Instant::now() < self.next {
             return false;
@@ -372,7 +372,7 @@ fn rest(events: usize) {
     }
 }
 
-/// Whether the kernel tells of sockets; tells where it does not.
+/// Whether the kernel reports sockets; reports where it does not.
 fn hooks_work(kernel: &Kernel, notices: &Notices) -> bool {
     let hooks = kernel.socket_hooks();
     let mut failed: Vec<(&str, Vec<&'static str>)> = Vec::new();

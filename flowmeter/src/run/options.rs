@@ -34,7 +34,7 @@ pub struct LiveOptions {
     pub direction: Direction,
     /// Whether the interfaces take packets for others too.
     pub promiscuous: bool,
-    /// The run ends after so many flows.
+    /// The run ends after this many flows.
     pub max_nflows: Option<u64>,
     /// How often a report goes to the outputs, as a record.
     pub records: Option<Duration>,
@@ -132,7 +132,7 @@ pub struct ReadOptions {
     pub containment: Containment,
     /// Whether it tells all it can.
     pub details: bool,
-    /// The run ends after so many flows.
+    /// The run ends after this many flows.
     pub max_nflows: Option<u64>,
     /// Where it goes what is to be told.
     pub notices: Notices,

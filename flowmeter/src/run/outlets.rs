@@ -168,7 +168,7 @@ impl Outlets {
         first.add(|flows| flows.add(flow));
     }
 
-    /// Gives a flow of so many packets that was made into rows by [`Makers`]: `row` fills in the row
+    /// Gives a flow of this many packets that was made into rows by [`Makers`]: `row` fills in the row
     /// of the nth format.
     pub fn made(
         &mut self,

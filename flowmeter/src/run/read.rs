@@ -277,7 +277,7 @@ const SMALL: u64 = 16 << 20;
 /// Packets this late are not those of two queues of a NIC; ns.
 const NOTABLY_LATE_NS: u64 = 1_000_000_000;
 
-/// Progress is told after so many frames.
+/// Frames between two reports of progress.
 const FRAMES: u64 = 8192;
 
 /// What a reader of captures comes upon.
@@ -292,7 +292,7 @@ pub(super) enum Seen<'a> {
 pub(super) trait Takes {
     /// A flow has ended. Its id is yet to be given.
     fn flow(&mut self, rank: Rank, flow: Flow);
-    /// A flow of so many packets is not wanted.
+    /// A flow of this many packets is not wanted.
     fn left_out(&mut self, packets: u64);
 }
 

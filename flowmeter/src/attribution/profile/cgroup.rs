@@ -1,9 +1,9 @@
 //! What does a process's cgroup say about it?
 //!
-//! Container engines, Kubernetes and systemd name the folders that they make; the path alone tells
-//! whose they are.
+//! Container engines, Kubernetes and systemd name the folders that they make; the path alone says
+//! what they belong to.
 
-/// What a path tells.
+/// What a path says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The container's engine.

@@ -425,7 +425,7 @@ mod tests {
             std::thread::yield_now();
         };
         if !becomes(&mut sleeper, &link, "mine") {
-            eprintln!("skipped: no mount namespace to be had");
+            eprintln!("skipped: no mount namespace available");
             return;
         }
         let path = hidden.join("mine");

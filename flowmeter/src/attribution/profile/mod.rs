@@ -229,7 +229,7 @@ struct Table {
     /// Secrets that are not shown, in all profiles until now.
     redacted: u64,
     programs: Programs,
-    /// How often all programs that the kernel told of were taken in.
+    /// How often all programs that the kernel reported were taken in.
     rounds: u64,
     /// Paths of cgroups, by their numbers.
     cgroups: HashMap<u64, String>,
@@ -249,7 +249,7 @@ struct Kept {
 /// Ancestors that are looked up: more than are told, as each is kept with its own.
 const MOST_ANCESTORS: u32 = 64;
 
-/// Paths of cgroups in memory, and names of users; after so many it begins anew.
+/// Paths of cgroups in memory, and names of users; beyond this many, they are forgotten.
 const MOST_NAMES: usize = 16_384;
 
 impl Table {
@@ -358,7 +358,7 @@ impl Profiles {
         }
     }
 
-    /// All programs are taken in that the kernel told of until now.
+    /// All programs that the kernel has reported until now are taken in.
     pub fn is_up_to_date(&self) {
         lock(&self.shared.table).rounds += 1;
     }
@@ -406,7 +406,7 @@ impl Shared {
         self.look_up(heard, MOST_ANCESTORS)
     }
 
-    /// The same, with ancestors up to so many.
+    /// The same, with up to this many ancestors.
     fn look_up(&self, heard: Heard, ancestors: u32) -> (Arc<Profile>, Source) {
         let Heard { key, exec_id, time_ns, .. } = heard;
         let start_ns = key.start_ticks * TICK_NS;
@@ -648,8 +648,8 @@ mod tests {
         );
     }
 
-    /// What the kernel told of a later program must not be shown of an earlier one, nor what procfs
-    /// tells of it by then.
+    /// What the kernel reported about a later program must not be shown for an earlier one, nor what
+    /// procfs says about it by then.
     #[test]
     fn each_program_of_a_process_is_its_own() {
         let profiles = profiles();
@@ -675,7 +675,7 @@ mod tests {
         let key = sleeper.key();
         let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
         assert_eq!(get(4).cmdline.as_deref(), Some("sleep 60"), "as far as is known");
-        // It is `sleep` that the kernel tells of now: before, it was something else.
+        // It is `sleep` that the kernel reports now: before, it was something else.
         profiles.executed(&programs::tests::event(key, 5, b"/bin/sleep\0", b"sleep\x0060\0"));
         assert_eq!((get(4).cmdline.clone(), &get(4).executable), (None, &Executable::default()));
         assert_eq!(get(5).cmdline.as_deref(), Some("sleep 60"));

@@ -122,7 +122,7 @@ impl Programs {
         }
     }
 
-    /// Where a process is from, if it was told of.
+    /// Where a process is from, if its fork was reported.
     pub fn fork_of(&self, key: &ProcessKey) -> Option<&Fork> {
         self.forks.get(key)
     }

@@ -1,6 +1,6 @@
-//! What does procfs tell of a process?
+//! What does procfs say about a process?
 //!
-//! It tells of the process that has the number now, and of the program that it runs now. Both may
+//! It describes the process that has the number now, and the program that it runs now. Both may
 //! change while it is read, so that is looked at before and afterwards.
 
 use std::io::Read as _;
@@ -14,7 +14,7 @@ use super::executable::Executable;
 use super::{ProcessKey, name};
 use crate::stat::{Stat, State};
 
-/// What procfs told of a process and the program that it ran.
+/// What procfs said about a process and the program that it ran.
 pub struct Reading {
     /// Its name, whole if it is known.
     pub name: String,

@@ -177,7 +177,7 @@ fn tc(
 /// The last priority to try at clsact; the first is 1.
 const MAX_PRIORITY: u16 = 16;
 
-/// Attaches a tc program as a filter of the highest priority to be had.
+/// Attaches a tc program as a filter of the highest priority available.
 ///
 /// Several programs may have the same one, and the newest comes first. But a priority is not to be
 /// had where a filter of another kind or protocol has it. Left to itself, the kernel chooses one

@@ -26,7 +26,7 @@ const NAMESPACE_NS: i64 = 1_000_000;
 /// add up: the clock's rate is the same for both.
 const STEP_NS: i64 = 100_000;
 
-/// The best of so many tries is taken for the truth.
+/// The best of this many tries is taken for the truth.
 const TRIES: usize = 8;
 
 impl Clock {
@@ -56,7 +56,7 @@ impl Clock {
         let mut best = (i64::MAX, 0);
         for _ in 0..TRIES {
             let before = sys::boottime_ns();
-            // A frame must have so many bytes.
+            // A frame must have this many bytes.
             let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() };
             program.test_run(options).map_err(failed)?;
             let took = sys::boottime_ns() - before;

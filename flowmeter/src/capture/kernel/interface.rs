@@ -78,7 +78,7 @@ impl FarEnd {
         link.other.filter(|_| matches!(link.kind.as_deref(), Some("veth" | "netkit")))
     }
 
-    /// Another network namespace, as the programs tell of it; none if that is not to be known.
+    /// Another network namespace, as the programs report it; none if that is not known.
     pub fn told(&self, namespace: BorrowedFd<'_>) -> Option<Namespace> {
         sys::netns_cookie_of(namespace).ok().map(Namespace::Is)
     }

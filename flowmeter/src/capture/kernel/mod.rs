@@ -189,7 +189,7 @@ pub struct Kernel {
 /// The object, built by `cargo xtask ebpf`; empty if it was not.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowmeter.o"));
 
-/// Sequences of so many packets have their slots' memory taken at the start.
+/// Sequences of this many packets have their slots' memory taken at the start.
 const DENSE_SPLT: u32 = 2 * CHUNK_SLOTS as u32;
 
 impl Kernel {
@@ -286,19 +286,19 @@ impl Kernel {
     }
 }
 
-/// A network namespace, as the programs tell of it.
+/// A network namespace, as the programs report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
     /// It has this number.
     Is(u64),
-    /// The one that the socket with this cookie is told to be made in.
+    /// The one that the socket with this cookie is reported to be made in.
     OfSocket(u64),
     /// Nothing says which.
     Unknown,
 }
 
 /// The network namespace of the calling thread. Where the kernel does not say, before Linux 5.14, a
-/// socket is made for the programs to tell of, if they are attached.
+/// socket is made for the programs to report, if they are attached.
 fn network_namespace() -> Namespace {
     match sys::netns_cookie() {
         Ok(number) => Namespace::Is(number),

@@ -120,8 +120,8 @@ const USES: [Place; 2] = [
     ),
 ];
 
-/// Where a use begins that the tracepoints tell of when the packet has left. What stands in for those
-/// is there before.
+/// Where a use begins that the tracepoints report only when the packet has left. What stands in for
+/// those is there before.
 const BEGINNINGS: [Place; 4] = [
     Place::cgroup("flowmeter_sends4", "cgroup/sendmsg4", &[]),
     Place::cgroup("flowmeter_sends6", "cgroup/sendmsg6", &[]),
@@ -129,7 +129,7 @@ const BEGINNINGS: [Place; 4] = [
     Place::cgroup("flowmeter_connect6", "cgroup/connect6", &[]),
 ];
 
-/// Where a use is that the tracepoints do not tell of. Rare: where it cannot be had, nobody is warned.
+/// Where a use is that the tracepoints do not report. Rare: where this is missing, nobody is warned.
 const RARE: [Place; 1] =
     [Place::function("flowmeter_splice", "tcp_splice_read", "fentry/tcp_splice_read")];
 
@@ -137,7 +137,7 @@ const RARE: [Place; 1] =
 #[derive(Default)]
 pub(super) struct SocketHooks {
     pub(super) all: Vec<SocketHook>,
-    /// Whether every use of a socket is told of.
+    /// Whether every use of a socket is reported.
     uses_are_told: bool,
 }
 

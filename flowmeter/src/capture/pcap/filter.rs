@@ -82,7 +82,7 @@ unsafe extern "C" {
 fn run(program: &BpfProgram, frame: &Frame<'_>) -> bool {
     let instructions = program.get_instructions();
     // SAFETY: `instructions` is a program that libpcap has compiled and thus checked, in its own
-    // layout (BpfInstruction is transparent); the packet has so many bytes.
+    // layout (BpfInstruction is transparent); the packet has this many bytes.
     let passed = unsafe {
         bpf_filter(
             instructions.as_ptr(),

@@ -29,5 +29,5 @@ struct Hello {
 /// Says that it is our child, of the same build.
 const MAGIC: u32 = 0x666d_6401;
 
-/// Bytes of the child's message at the most.
+/// At most this many bytes of the child's message.
 const MAX_ERROR: usize = 1024;

@@ -27,7 +27,7 @@ use crate::dissect::quarantine::Quarantine;
 use crate::dissect::{Error, Verdict};
 use crate::notice::{Notice, Notices};
 
-/// Computing time of a batch at the most, with something for each message. Most messages take some
+/// At most this much computing time for a batch, and some for each message. Most messages take some
 /// µs, few of them 20.
 const BATCH: Duration = Duration::from_millis(40);
 const MESSAGE: Duration = Duration::from_micros(20);

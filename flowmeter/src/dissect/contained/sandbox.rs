@@ -32,7 +32,7 @@ pub enum Landlock {
 }
 
 impl Landlock {
-    /// From its number; what is none is `Absent`.
+    /// From its number; any other is `Absent`.
     pub fn from_number(number: u32) -> Self {
         match number {
             1 => Self::Partial,

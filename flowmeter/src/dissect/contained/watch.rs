@@ -12,7 +12,7 @@ use crate::stat::{self, Stat};
 
 /// How often a child that owes something is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
-/// A child that owes an answer and was asleep at so many looks in a row will not wake: all that it
+/// A child that owes an answer and was asleep at this many looks in a row will not wake: all that it
 /// could wait for is there. One that is only waiting for its turn is not asleep.
 const ASLEEP: u32 = 3;
 /// A child that is kept from computing has this long, in case the machine is overloaded; and one
@@ -21,7 +21,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(10);
 /// The watchdog over one batch, or over the start.
 pub(super) struct Watch {
     pid: u32,
-    /// Computing time at the most; none while it starts, when it may sleep too.
+    /// At most this much computing time; none while it starts, when it may sleep too.
     most: Option<Duration>,
     /// What the child had computed at the first look.
     before: Option<Duration>,

@@ -30,7 +30,7 @@ pub struct Details {
     pub dns_query_type: String,
     /// The first response's code, as `NXDOMAIN`; or empty.
     pub dns_rcode: String,
-    /// The addresses in the first response, [`MAX_ADDRESSES`] at the most.
+    /// The addresses in the first response, at most [`MAX_ADDRESSES`].
     pub dns_addresses: Vec<String>,
     /// The first request's method; or empty.
     pub http_method: String,
@@ -44,9 +44,9 @@ pub struct Details {
     pub ssh_server_banner: String,
 }
 
-/// Bytes of a text at the most.
+/// At most this many bytes of a text.
 pub const MAX_TEXT: usize = 1024;
-/// Addresses of a DNS response at the most.
+/// At most this many addresses of a DNS response.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// Reads the details from a flow's packets.

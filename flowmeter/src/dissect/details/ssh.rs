@@ -1,6 +1,6 @@
 //! How does an SSH peer identify itself?
 
-/// Bytes of an identification string at the most, with its line end (RFC 4253, section 4.2).
+/// An identification string has at most this many bytes, with its line end (RFC 4253, section 4.2).
 const MAX_BANNER: usize = 255;
 
 /// The identification string at the start of a payload, without its line end.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client_hello::{Carrier, ClientHello, extension};
 
-/// What a client's hello tells of it.
+/// What a client's hello says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// What carried the hello.
@@ -28,7 +28,7 @@ pub struct Fingerprint {
     pub alpn: String,
 }
 
-/// Bytes of a text at the most. Names of hosts have up to 253.
+/// At most this many bytes of a text. Names of hosts have up to 253.
 const MAX_TEXT: usize = 255;
 
 impl Fingerprint {

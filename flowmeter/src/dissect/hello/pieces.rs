@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
-/// Bytes kept at the most, and with them the longest `ClientHello` that is read.
+/// At most this many bytes are kept, and with them the longest `ClientHello` that is read.
 pub(super) const LIMIT: usize = 16 * 1024;
 
-/// Gaps at the most; a piece that would make another is refused.
+/// At most this many gaps; a piece that would make another is refused.
 const MAX_GAPS: usize = 128;
 
 /// The bytes that have come.

@@ -80,7 +80,7 @@ impl Builder {
         message
     }
 
-    /// The message as TLS has it, in records of so many bytes.
+    /// The message as TLS has it, in records of this many bytes.
     pub fn records(&self, size: usize) -> Vec<u8> {
         let mut records = Vec::new();
         for fragment in self.message().chunks(size) {
