@@ -120,7 +120,7 @@ pub struct Effect {
     pub number: u64,
     /// The packet's time, as it is in the record; ns since the epoch.
     pub time_ns: u64,
-    /// 1 if the socket that sends these packets is not known yet, and may be found: not after so
+    /// 1 if the socket that sends these packets is not known yet, and may be found: not after too
     /// many packets that had none.
     pub wants_socket: u32,
     /// Zero.

@@ -2,8 +2,8 @@
 //!
 //! A datagram that is never answered leaves no cookie on its flow, and its address is that of all
 //! the sockets of a `SO_REUSEPORT` group, or of a socket that forked workers share. The process
-//! that takes it out of its socket knows the peer; it is told of once per socket, peer and process.
-//! Ports that one process has alone cost a look at what is kept of the socket, and tell nothing.
+//! that takes it out of its socket knows the peer; it is reported once per socket, peer and process.
+//! Ports that one process has alone cost a look at what is kept of the socket, and report nothing.
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::LruHashMap;
@@ -25,7 +25,7 @@ pub struct Peer {
     reserved: u32,
 }
 
-/// The process that was told of last, its thread group. Forgetting one only tells of it again.
+/// The process that was reported last, its thread group. Forgetting one only reports it again.
 #[btf_map]
 pub static PEERS: LruHashMap<Peer, u32, 16_384> = LruHashMap::new();
 

@@ -22,7 +22,7 @@ pub fn shown(task: *const c_void, first: u32) -> u32 {
     if PID_NAMESPACE.load() == 0 { first } else { search(task as u64) }
 }
 
-/// Not inlined: it is a loop in each program that tells of processes.
+/// Not inlined: it is a loop in each program that reports processes.
 #[inline(never)]
 fn search(task: u64) -> u32 {
     if TASK_PID.load() == 0 || PID_SPACE_NUMBER.load() == 0 {

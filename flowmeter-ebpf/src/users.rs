@@ -2,12 +2,12 @@
 //!
 //! Asked at every send and receive, so it must cost next to nothing. Socket storage would be exact,
 //! but costs a connection two allocations. Here a socket may be forgotten, if two others whose
-//! cookies end alike were told of since; then it is told of again at its next use.
+//! cookies end alike were reported since; then it is reported again at its next use.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
 
-/// Two sockets and their users, the last told of first.
+/// Two sockets and their users, the one reported last first.
 #[repr(C)]
 pub struct Pair([u64; 2]);
 
@@ -47,8 +47,8 @@ impl User {
     const HOLDS: u64 = 1 << (MARK_BITS - 1);
 }
 
-/// Whether the socket's last user, as told, was this one. A cookie of 0 is that of a socket that
-/// nobody has been told of.
+/// Whether the socket's last user, as reported, was this one. A cookie of 0 is that of a socket that
+/// was never reported.
 #[inline(always)]
 pub fn is_last(cookie: u64, user: User) -> bool {
     let Some(pair) = pair(cookie) else { return false };

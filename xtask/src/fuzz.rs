@@ -23,7 +23,7 @@ const FRAMES: usize = 8;
 /// Link types by their numbers in the parser's target.
 const LINKS: [u32; 16] = [1, 0, 9, 12, 14, 50, 101, 104, 105, 108, 113, 127, 228, 229, 276, 147];
 
-/// Fuzzes one target or all, so many minutes each.
+/// Fuzzes one target or all, this many minutes each.
 pub fn fuzz(target: Option<&str>, minutes: u64, captures: Option<PathBuf>) -> Result<()> {
     if let Some(name) = target
         && !TARGETS.contains(&name)

@@ -16,6 +16,7 @@ mod toolchain;
 mod verified;
 mod verify;
 mod vm;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

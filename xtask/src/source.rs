@@ -1,13 +1,18 @@
 //! What of a Rust file is code?
 //!
-//! Enough of a lexer to look for words without being misled by comments, strings and tests. It
-//! does not know macros: what they make of their arguments goes unseen.
+//! Enough of a lexer to look for words without being misled by comments, strings and tests, or to
+//! look for them in strings and doc comments. It does not know macros: what they make of their
+//! arguments goes unseen.
+
+use std::ops::Range;
 
 /// The code of a file.
 pub struct Source<'a> {
     text: &'a str,
     /// `text` with spaces for comments, the insides of strings, and test items; as long as `text`.
     code: String,
+    /// The insides of strings, and doc comments, but for those of tests.
+    prose: Vec<Range<usize>>,
 }
 
 /// A word of the code.
@@ -33,8 +38,10 @@ impl Word<'_> {
 impl<'a> Source<'a> {
     /// Finds what is code.
     pub fn read(text: &'a str) -> Self {
-        let code = without_tests(without_text(text));
-        Self { text, code }
+        let (code, mut prose) = without_text(text);
+        let (code, tests) = without_tests(code);
+        prose.retain(|range| !tests.iter().any(|test| test.contains(&range.start)));
+        Self { text, code, prose }
     }
 
     /// The line of a place, from 1.
@@ -85,6 +92,29 @@ impl<'a> Source<'a> {
         imports
     }
 
+    /// What is written for people: strings, and doc comments that stand one below the other, line by
+    /// line and each line with its place.
+    pub fn prose(&self) -> Vec<Vec<(usize, &'a str)>> {
+        let mut all: Vec<Vec<_>> = Vec::new();
+        let mut end = 0;
+        for range in &self.prose {
+            let text = self.text.get(range.clone()).unwrap_or_default();
+            let Some(line) = ["///", "//!"].iter().find_map(|mark| text.strip_prefix(mark)) else {
+                let lines = text.split_inclusive('\n');
+                all.push(lines.map(|line| (offset(self.text, line), line)).collect());
+                continue;
+            };
+            let goes_on = self.text.get(end..range.start).is_some_and(|gap| gap.trim().is_empty());
+            end = range.end;
+            let line = (range.start, line);
+            match all.last_mut().filter(|_| goes_on) {
+                Some(lines) => lines.push(line),
+                None => all.push(vec![line]),
+            }
+        }
+        all
+    }
+
     /// The string that is the only argument of the call at `at`, if it is one.
     pub fn text_after(&self, at: usize) -> Option<&str> {
         let open = at + self.code.get(at..)?.find('(')? + 1;
@@ -93,6 +123,11 @@ impl<'a> Source<'a> {
         let length = string.strip_prefix('"')?.find('"')?;
         self.text.get(begin..begin + length)
     }
+}
+
+/// Where a part of a text begins.
+fn offset(text: &str, part: &str) -> usize {
+    part.as_ptr().addr() - text.as_ptr().addr()
 }
 
 fn is_word(c: char) -> bool {
@@ -105,9 +140,11 @@ fn blank(text: &str) -> String {
     text.bytes().map(space).collect()
 }
 
-/// The text without comments and the insides of strings and characters.
-fn without_text(text: &str) -> String {
+/// The text without comments and the insides of strings and characters; and where in it strings and
+/// doc comments are.
+fn without_text(text: &str) -> (String, Vec<Range<usize>>) {
     let mut code = String::with_capacity(text.len());
+    let mut prose = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let after_word = code.ends_with(is_word);
@@ -127,6 +164,11 @@ fn without_text(text: &str) -> String {
         let (kept, tail) = rest.split_at(kept);
         let (blanked, tail) = tail.split_at(blanked);
         code.push_str(kept);
+        let is_doc = blanked.starts_with("//!")
+            || blanked.starts_with("///") && !blanked.starts_with("////");
+        if kept.ends_with('"') || is_doc {
+            prose.push(code.len()..code.len() + blanked.len());
+        }
         code.push_str(&blank(blanked));
         rest = tail;
         // The closing quote is neither blanked nor the beginning of another string.
@@ -135,7 +177,7 @@ fn without_text(text: &str) -> String {
             rest = &rest[1..];
         }
     }
-    code
+    (code, prose)
 }
 
 /// The length of a comment that may hold others.
@@ -192,16 +234,18 @@ fn character(text: &str) -> Option<usize> {
     inside.next().filter(|(_, c)| *c == '\'').map(|(at, _)| at)
 }
 
-/// The code without items for tests alone.
-fn without_tests(mut code: String) -> String {
+/// The code without items for tests alone, and where they were.
+fn without_tests(mut code: String) -> (String, Vec<Range<usize>>) {
     /// How the attributes begin that only tests fulfil.
     const TEST: [&str; 2] = ["#[cfg(test)]", "#[cfg(all(test,"];
+    let mut tests = Vec::new();
     while let Some(begin) = TEST.iter().filter_map(|test| code.find(test)).min() {
         let end = begin + 1 + item(&code[begin + 1..]);
         let blanked = blank(&code[begin..end]);
         code.replace_range(begin..end, &blanked);
+        tests.push(begin..end);
     }
-    code
+    (code, tests)
 }
 
 /// The length of an item with its attributes: up to its body's end or its semicolon.

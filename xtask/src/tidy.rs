@@ -1,7 +1,8 @@
 //! Which rules of ARCHITECTURE.md can a program check?
 //!
 //! Each outside crate enters by one door, no stage imports a later one, `unsafe` stands in few
-//! files, only the command prints, and what may panic says why it does not.
+//! files, only the command prints, what may panic says why it does not, and people are spoken to in
+//! plain words.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::root;
 use crate::source::{Source, Word};
+use crate::words;
 
 /// A crate of ours, and what may stand where in it. Places are paths below its `src`.
 struct Tree {
@@ -133,16 +135,24 @@ const COMMAND: Tree = Tree {
 /// A shorter reason than this for an `expect` is hardly one.
 const SHORTEST_REASON: usize = 15;
 
+/// Crates whose strings and doc comments people read.
+const READ: [&str; 5] =
+    ["flowmeter", "flowmeter-cli", "flowmeter-common", "flowmeter-ebpf", "xtask"];
+
+/// Documents that people read, besides those in `docs/`.
+const DOCUMENTS: [&str; 4] =
+    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "flowmeter/src/report/meter.md"];
+
 /// Checks them all.
 pub fn tidy() -> Result<()> {
-    let mut faults = Vec::new();
+    let mut faults = phrases()?;
     for tree in [&LIBRARY, &COMMAND] {
         let folder = root().join(tree.folder);
         let manifest = read(&folder.join("Cargo.toml"))?;
         faults.extend(tree.without_door(&manifest));
         let source = folder.join("src");
         let mut modules = BTreeSet::new();
-        for path in rust_files(&source)? {
+        for path in files_of(&source, "rs")? {
             let name = path.strip_prefix(&source).unwrap_or(&path).to_string_lossy().into_owned();
             let of_root = name.split(['/', '.']).next().unwrap_or_default().to_owned();
             modules.insert(of_root);
@@ -158,6 +168,27 @@ pub fn tidy() -> Result<()> {
     }
     println!("tidy: ok");
     Ok(())
+}
+
+/// Phrases that are not to come back.
+fn phrases() -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for folder in READ {
+        files.extend(files_of(&root().join(folder).join("src"), "rs")?);
+    }
+    // It has the phrases themselves.
+    files.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("xtask/src/words.rs"));
+    files.extend(DOCUMENTS.iter().map(|name| root().join(name)));
+    files.extend(files_of(&root().join("docs"), "md")?);
+    let mut faults = Vec::new();
+    for path in files {
+        let text = read(&path)?;
+        let is_rust = path.extension().is_some_and(|e| e == "rs");
+        let found = if is_rust { words::in_rust(&text) } else { words::in_markdown(&text) };
+        let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        faults.extend(found.into_iter().map(|(line, what)| format!("{name}:{line}: {what}")));
+    }
+    Ok(faults)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -258,13 +289,14 @@ fn names_crate(word: &Word, name: &str) -> bool {
     word.text == name && (heads_path || word.before.ends_with("use"))
 }
 
-fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// The files in a folder and those below it whose names end so.
+fn files_of(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("failed to list `{}`", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.extend(files_of(&path, extension)?);
+        } else if path.extension().is_some_and(|e| e == extension) {
             files.push(path);
         }
     }
@@ -286,7 +318,7 @@ mod tests {
         assert_eq!(check("run/live.rs", "use aya::Ebpf;").len(), 1);
         assert_eq!(check("run/live.rs", "use ::aya::Ebpf;").len(), 1);
         assert_eq!(check("run/live.rs", "use aya as kernel;").len(), 1);
-        assert_eq!(check("run/live.rs", "#[derive(clap::Args)]").len(), 1);
+        assert_eq!(COMMAND.check("plan.rs", "#[derive(clap::Args)]").len(), 1);
         assert!(check("run/live.rs", "use crate::maya::Ebpf; // aya::Ebpf").is_empty());
         assert!(check("run/live.rs", "use crate::aya::Ebpf;").is_empty());
         assert!(check("run/live.rs", "let s = \"aya::Ebpf\";").is_empty());

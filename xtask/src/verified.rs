@@ -10,7 +10,7 @@ use crate::vm::kernels::by_age;
 /// What a verifier makes of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It loads, after so many instructions were verified.
+    /// It loads, after this many instructions were verified.
     Verified(u64),
     /// It loads; kernels before 5.16 do not count.
     Loads,

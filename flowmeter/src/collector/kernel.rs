@@ -70,7 +70,7 @@ impl Collector {
     /// Takes the kernel half over.
     ///
     /// Of the flows that it has no room for, `max_overflow` are metered here at a time; those that
-    /// were silent longest end early for want of resources.
+    /// were idle longest are ended early for want of resources.
     pub fn new(
         mut kernel: Kernel,
         knobs: Knobs,

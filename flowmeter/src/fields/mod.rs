@@ -119,7 +119,7 @@ impl TimeUnit {
         (MILLISECOND / self.tick_ns()) as f64
     }
 
-    /// So many of them in ms.
+    /// This many of them, in ms.
     fn value(self, ticks: u64) -> Value<'static> {
         match self {
             Self::Ms => Value::U64(ticks),

@@ -40,7 +40,7 @@ pub enum Existing {
 /// The formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A JSON object a line.
+    /// A JSON object per line.
     Json,
     /// Comma-separated values with a header (RFC 4180).
     Csv,

@@ -9,7 +9,7 @@ use super::Load;
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// So many bytes at the front have been taken.
+    /// This many bytes at the front have been taken.
     taken: usize,
     /// Where the first row begins that has not been taken whole.
     first: usize,
@@ -144,7 +144,7 @@ impl Batch {
         self.rows.is_empty()
     }
 
-    /// So many bytes more have been taken. Gives the rows that are whole now.
+    /// This many more bytes have been taken. Gives the rows that are whole now.
     pub fn take(&mut self, bytes: usize) -> Sum {
         self.taken = (self.taken + bytes).min(self.bytes.len());
         let before = self.left;

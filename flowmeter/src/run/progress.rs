@@ -27,7 +27,7 @@ impl Progress {
         Arc::clone(&self.bytes)
     }
 
-    /// So many frames have been read.
+    /// This many frames have been read.
     pub(super) fn set_frames(&self, frames: u64) {
         self.frames.store(frames, Relaxed);
     }

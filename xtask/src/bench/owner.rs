@@ -1,4 +1,4 @@
-//! What does it cost the host that sockets' processes are told of?
+//! What does it cost the host that sockets' processes are reported?
 //!
 //! Both ends of connections over the loopback, in one thread, without a meter and with one that
 //! meters an interface without traffic: what is left of it are the programs at the sockets, and who
@@ -24,7 +24,7 @@ const GOAL: f64 = 1.05;
 /// Connections that talk in turn when they are established.
 const CONNECTIONS: usize = 100;
 
-/// A piece of work, done so many times. The last number is of operations done before.
+/// A piece of work, done this many times. The last number is of operations done before.
 type Work = fn(&mut Ends, u32, &mut u32) -> Result<()>;
 
 /// What is measured, and how many operations a round has.

@@ -87,7 +87,7 @@ pub fn run(
     Ok((sum, verdict(run, &failed, missing)))
 }
 
-/// Whether it is good enough that so many kernels were run, and those failed.
+/// Whether it is good enough that `run` kernels were run, and those failed.
 fn verdict(run: usize, failed: &[&str], missing: Missing) -> Result<()> {
     if !failed.is_empty() {
         bail!("failed on {}", failed.join(", "));
@@ -130,7 +130,7 @@ fn try_on(kernel: &Kernel, unpacked: &Unpacked, steps: &[Step]) -> Result<Run> {
     }
 }
 
-/// Whether a machine that has ended so, after it hung so often before, is booted again. Once in a
+/// Whether a machine that has ended so, after it hung that often before, is booted again. Once in a
 /// while an emulated one hangs, and nobody knows yet why; all else that ends it is a failure.
 fn is_booted_again(end: &Result<End>, hangs: u32) -> bool {
     matches!(end, Ok(End::Hung)) && hangs == 0

@@ -30,7 +30,7 @@ pub struct Reading {
     pub cgroup: Option<String>,
 }
 
-/// Bytes of arguments that are read at the least, for the name of the program.
+/// At least this many bytes of arguments are read, for the name of the program.
 const LEAST: usize = 1024;
 
 impl Reading {

@@ -179,8 +179,8 @@ const MAX_PRIORITY: u16 = 16;
 
 /// Attaches a tc program as a filter of the highest priority available.
 ///
-/// Several programs may have the same one, and the newest comes first. But a priority is not to be
-/// had where a filter of another kind or protocol has it. Left to itself, the kernel chooses one
+/// Several programs may have the same one, and the newest comes first. But a priority is not
+/// available where a filter of another kind or protocol has it. Left to itself, the kernel chooses one
 /// behind most others.
 fn clsact(
     program: &mut SchedClassifier,

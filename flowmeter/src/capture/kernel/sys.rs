@@ -91,9 +91,9 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
 
 /// How far a batch got.
 pub enum Batch {
-    /// So many elements; there are more.
+    /// This many elements; there are more.
     More(usize),
-    /// So many elements, and the map has no more.
+    /// This many elements, and the map has no more.
     End(usize),
 }
 

@@ -20,7 +20,7 @@ pub struct Filter {
     programs: HashMap<i32, Option<BpfProgram>>,
 }
 
-/// Why an expression is none.
+/// Why an expression is invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Invalid(String);
