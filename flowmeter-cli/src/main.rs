@@ -3,6 +3,7 @@
 mod args;
 mod descriptors;
 mod doctor;
+mod metrics;
 mod notices;
 mod plan;
 mod privileges;
@@ -22,6 +23,7 @@ use flowmeter::run::{Control, Failed, Run};
 use flowmeter::{dissect, fields};
 
 use crate::args::{Command, Listing};
+use crate::metrics::{Keeper, MetricsFile};
 use crate::plan::{LivePlan, ReadPlan};
 
 fn main() -> ExitCode {
@@ -61,6 +63,8 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut watch = signals::Watch::start()?;
+        let listener = plan.metrics.listen.map(metrics::listen).transpose()?;
+        let file = plan.metrics.file.as_deref().map(MetricsFile::new).transpose()?;
         let log = plan.log.open()?;
         let needs = plan.needs();
         let schema = Arc::clone(&plan.log.schema);
@@ -71,10 +75,15 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
         if let Some(every) = plan.performance_report {
             report_every(every, &control)?;
         }
+        let keep = |file: MetricsFile| file.keep(Arc::clone(&control));
+        let keeper = file.map(keep).transpose().context("failed to start a thread")?;
+        if let Some(listener) = listener {
+            tokio::spawn(metrics::serve(listener, Arc::clone(&control)));
+        }
         let run = tokio::task::spawn_blocking(move || run.run());
         tokio::select! {
             ended = run => {
-                finish(ended.context("the meter panicked")?)
+                finish(ended.context("the meter panicked")?, keeper)
             }
             () = watch.second_stop(&control) => Err(anyhow::anyhow!(
                 "interrupted again; flows that are not yet written are lost"
@@ -95,26 +104,25 @@ fn read(plan: &ReadPlan) -> anyhow::Result<()> {
     let bar = progress::Bar::show(plan, &run.progress())?;
     let ended = run.run();
     drop(bar);
-    finish(ended)
+    finish(ended, None)
 }
 
-/// Prints the last balance, however the run has ended.
-fn finish<E>(ended: Result<Report, Failed<E>>) -> anyhow::Result<()>
+/// Prints the last balance, however the run has ended, and writes it to the file of figures.
+fn finish<E>(ended: Result<Report, Failed<E>>, keeper: Option<Keeper>) -> anyhow::Result<()>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    match ended {
-        Ok(report) => {
-            print_report(&report);
-            Ok(())
-        }
-        Err(failed) => {
-            if let Some(report) = &failed.report {
-                print_report(report);
-            }
-            Err(failed.error.into())
+    let (report, ended) = match ended {
+        Ok(report) => (Some(Box::new(report)), Ok(())),
+        Err(failed) => (failed.report, Err(failed.error.into())),
+    };
+    if let Some(report) = report {
+        print_report(&report);
+        if let Some(keeper) = keeper {
+            keeper.finish(&report);
         }
     }
+    ended
 }
 
 /// The balance, on standard error.

@@ -3,6 +3,7 @@
 //! A plan is what remains of the command line once everything in it has been checked: types that
 //! cannot be wrong, with units.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use flowmeter::format::Kind;
 use flowmeter::output::{self, Files, queue};
 use flowmeter::run::{LiveOptions, Outlet, ReadOptions};
 
+use crate::metrics;
 use crate::privileges::Needs;
 
 /// `flowmeter live`.
@@ -21,8 +23,19 @@ pub struct LivePlan {
     pub options: LiveOptions,
     /// How often the balance of packets goes to standard error.
     pub performance_report: Option<Duration>,
+    /// Where the figures can be read.
+    pub metrics: Metrics,
     /// Where the flows go.
     pub log: LogPlan,
+}
+
+/// Where Prometheus can read the figures.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// At this address, by HTTP.
+    pub listen: Option<SocketAddr>,
+    /// In this file.
+    pub file: Option<PathBuf>,
 }
 
 /// `flowmeter read`.
@@ -82,7 +95,8 @@ impl LivePlan {
         /// Of an interface: its links at two hooks, their descriptors while they are made, and the
         /// socket that holds it promiscuous.
         const EACH: u64 = 8;
-        MOST + EACH * self.options.interfaces.len() as u64
+        let metrics = if self.metrics.listen.is_some() { metrics::DESCRIPTORS } else { 0 };
+        MOST + metrics + EACH * self.options.interfaces.len() as u64
     }
 }
 

@@ -29,6 +29,7 @@ const TEST_PACKAGES: &[&str] = &[
     "bind9-dnsutils",
     "socat",
     "procps",
+    "prometheus",
     // Other kernels.
     "qemu-system-x86",
     "busybox-static",

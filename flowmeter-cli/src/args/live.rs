@@ -1,5 +1,7 @@
 //! Which options has `flowmeter live`?
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, value_parser};
@@ -14,7 +16,7 @@ use super::meter::MeterArgs;
 use super::output::OutputArgs;
 use super::values::{choice, seconds, unless_zero};
 use crate::notices;
-use crate::plan::LivePlan;
+use crate::plan::{LivePlan, Metrics};
 
 /// The kernel's SPLT slots have room for this many packets of a flow.
 const MAX_LIVE_SPLT: u32 = 255;
@@ -115,6 +117,16 @@ struct CaptureArgs {
         allow_negative_numbers = true)]
     meter_records: Duration,
 
+    /// Serve the figures of the balance to Prometheus at http://ADDR:PORT/metrics, without a password:
+    /// 127.0.0.1:9812 keeps them on this host.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
+
+    /// Write them to this file every 15 seconds and at the end, for node_exporter's textfile collector.
+    #[expect(clippy::doc_markdown, reason = "it is printed as it is by --help")]
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+
     /// Queue at most this many MiB of rows for an output that does not take them, 1 to 65536.
     #[arg(long, value_name = "MIB", default_value_t = 64,
         value_parser = value_parser!(u32).range(1..=65_536), allow_negative_numbers = true)]
@@ -195,6 +207,7 @@ impl LiveArgs {
             ));
         }
         let performance_report = unless_zero(live.performance_report);
-        Ok(LivePlan { options, performance_report, log })
+        let metrics = Metrics { listen: live.metrics_listen, file: live.metrics_file };
+        Ok(LivePlan { options, performance_report, metrics, log })
     }
 }

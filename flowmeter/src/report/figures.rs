@@ -87,7 +87,7 @@ const fn figure(name: &'static str, kind: Kind, unit: Unit, of: Of, help: &'stat
 /// All figures, in the order in which JSON has them.
 #[rustfmt::skip]
 pub const FIGURES: &[Figure] = &[
-    figure("time_ns", Gauge, Ns, Run(|r| r.time_ns as i64), "When the report was made; ns since the epoch"),
+    figure("time_ns", Gauge, Ns, Run(|r| r.time_ns as i64), "When the report was made, since the epoch"),
     figure("flows_expired", Count, Number, Run(|r| r.log().written.flows as i64), "Flows written: the first output has taken their rows"),
     figure("packets_seen", Count, Number, OfRead(|r| r.tally.seen as i64), "Frames in the captures"),
     figure("packets_processed", Count, Number, Run(|r| r.packets_processed() as i64), "Packets metered"),

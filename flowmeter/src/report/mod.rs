@@ -6,6 +6,7 @@
 pub mod figures;
 mod json;
 pub mod list;
+pub mod openmetrics;
 
 use flowmeter_common::counter::Counter;
 use flowmeter_common::owner::OwnerCounters;
