@@ -96,5 +96,21 @@ pub struct ReapRequest {
     pub count: u32,
 }
 
+/// Why flows are to be reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A timeout may have passed: flows that have not ended stay.
+    Timeout,
+    /// The meter ends, and with it all flows.
+    Shutdown,
+}
+
+impl ReapRequest {
+    /// The head of a request for `count` flows.
+    pub fn new(clock_ns: u64, why: Why, count: u32) -> Self {
+        Self { clock_ns, force: u32::from(why == Why::Shutdown), count }
+    }
+}
+
 /// At most this many keys are in one [`ReapRequest`]: what fits the page that a test run has.
 pub const MAX_REAP: usize = 64;

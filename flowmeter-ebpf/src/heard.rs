@@ -52,7 +52,7 @@ pub unsafe fn heard(ctx: *mut bpf_sock_addr, ip_version: u8, port: Port) {
     if sock.is_null() {
         return;
     }
-    let Some(kept) = kept(sock.cast(), true) else {
+    let Some(kept) = kept(sock.cast()) else {
         unkept();
         return;
     };

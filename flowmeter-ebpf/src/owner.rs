@@ -116,7 +116,7 @@ pub unsafe fn created(sock: *mut bpf_sock) {
 /// `sock` must be the context of a cgroup program at `post_bind4` or `post_bind6`.
 #[inline(always)]
 pub unsafe fn bound(sock: *mut bpf_sock, ip_version: u8) {
-    match kept(sock.cast(), true) {
+    match kept(sock.cast()) {
         // SAFETY: has no preconditions.
         Some(kept) => kept.binder = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
         None => unkept(),
@@ -365,10 +365,10 @@ pub fn join(low: u32, high: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// What is kept of a socket; with `create` it is made if it is not there.
+/// What is kept of a socket; it is made if it is not there.
 #[inline(always)]
-pub fn kept(sock: *mut c_void, create: bool) -> Option<&'static mut Kept> {
-    let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
+pub fn kept(sock: *mut c_void) -> Option<&'static mut Kept> {
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: the map and the socket are the kernel's; a null value means zeroes. What is returned
     // lives as long as the socket, which the context holds. Another CPU may write it meanwhile:

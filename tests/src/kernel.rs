@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use flowmeter_common::clock::word;
 use flowmeter_common::counter::{COUNTERS, Counters};
 use flowmeter_common::event::{
-    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
+    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent, Why,
 };
 use flowmeter_common::fragment::{SETS, Set};
 use flowmeter_common::globals::Globals;
@@ -335,11 +335,11 @@ impl Kernel {
         Ok(clock.set(word::WALL_OFFSET, wall_offset, 0)?)
     }
 
-    /// Asks the reaper for the flows `keys`, at most [`MAX_REAP`], at the time `clock_ns`; with
-    /// `force` for those, too, that have not ended. Says how many it has dealt with.
-    pub fn reap(&self, keys: &[FlowKey], clock_ns: u64, force: bool) -> Result<u32> {
+    /// Asks the reaper for the flows `keys`, at most [`MAX_REAP`], at the time `clock_ns`; at
+    /// shutdown for those, too, that have not ended. Says how many it has dealt with.
+    pub fn reap(&self, keys: &[FlowKey], clock_ns: u64, why: Why) -> Result<u32> {
         ensure!(keys.len() <= MAX_REAP, "{} keys at once", keys.len());
-        let head = ReapRequest { clock_ns, force: u32::from(force), count: keys.len() as u32 };
+        let head = ReapRequest::new(clock_ns, why, keys.len() as u32);
         let request = [head.as_bytes(), keys.as_bytes()].concat();
         self.xdp("flowmeter_reap", &request, 1)
     }
@@ -347,7 +347,7 @@ impl Kernel {
     /// Forgets everything but the counters: flows, rings, SPLT slots and fragmented datagrams.
     pub fn clear(&self) -> Result<()> {
         for keys in self.keys()?.chunks(MAX_REAP) {
-            self.reap(keys, 0, true)?;
+            self.reap(keys, 0, Why::Shutdown)?;
         }
         self.handed()?;
         self.forwarded()?;

@@ -14,16 +14,17 @@ use syn::{
     Visibility, parse_quote,
 };
 
-use crate::root;
+use crate::{Committed, root};
 
 /// Compares the list with the committed one, or writes it anew.
-pub fn api(update: bool) -> Result<()> {
+pub fn api(committed: Committed) -> Result<()> {
     let library = root().join("flowmeter");
-    let (list, committed) = (library.join("api.txt"), library.join("src/lib.rs"));
-    let items = Module::read(&committed)?.public()?;
+    let is_updated = committed == Committed::Update;
+    let (list, source) = (library.join("api.txt"), library.join("src/lib.rs"));
+    let items = Module::read(&source)?.public()?;
     let file = syn::File { shebang: None, attrs: Vec::new(), items };
     let now = without_bodies(&prettyplease::unparse(&file));
-    if update {
+    if is_updated {
         return fs::write(&list, now)
             .with_context(|| format!("failed to write `{}`", list.display()));
     }

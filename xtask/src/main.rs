@@ -137,9 +137,9 @@ fn main() -> ExitCode {
             run::run(profile, &args)
         }
         Task::Test { conformance } => test::test(conformance),
-        Task::Verify { update } => verify::verify(update),
-        Task::Vm { kernel, update, only } => vm(&kernel, update, &only),
-        Task::Api { update } => api::api(update),
+        Task::Verify { update } => verify::verify(Committed::by(update)),
+        Task::Vm { kernel, update, only } => vm(&kernel, Committed::by(update), &only),
+        Task::Api { update } => api::api(Committed::by(update)),
         Task::Tidy => tidy::tidy(),
         Task::Fuzz { target, minutes, captures } => {
             fuzz::fuzz(target.as_deref(), minutes, captures)
@@ -158,13 +158,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// What becomes of a committed file that a task writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    /// It is compared with what there is now.
+    Compare,
+    /// It is written again.
+    Update,
+}
+
+impl Committed {
+    /// By `--update`.
+    fn by(update: bool) -> Self {
+        if update { Self::Update } else { Self::Compare }
+    }
+}
+
 /// Sets up, builds, and tries the kernels of these names.
-fn vm(names: &[String], update: bool, only: &str) -> anyhow::Result<()> {
+fn vm(names: &[String], committed: Committed, only: &str) -> anyhow::Result<()> {
     let kernels = vm::kernels::named(names)?;
     let toolchain = setup::setup(Purpose::Test)?;
     ebpf::build(&toolchain)?;
-    let verified = if update { vm::Verified::Update } else { vm::Verified::Compare };
-    let (sum, verdict) = vm::run(&kernels, verified, vm::Missing::Report, only)?;
+    let (sum, verdict) = vm::run(&kernels, committed, vm::Missing::Report, only)?;
     println!("{} passed, {} failed", sum.passed, sum.failed);
     verdict
 }

@@ -10,7 +10,7 @@ use crate::command::{is_root, say_and_run};
 use crate::setup::Purpose;
 use crate::sum::Sum;
 use crate::vm::{self, kernels};
-use crate::{api, ebpf, root, setup, tidy, verify};
+use crate::{Committed, api, ebpf, root, setup, tidy, verify};
 
 /// Runs every check and test, also after one that failed: who changed something wants to know all.
 pub fn test(conformance: Option<PathBuf>) -> Result<()> {
@@ -45,7 +45,7 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
         say_and_run(cargo(&["fmt", "--check"]).current_dir(root().join("flowmeter-ebpf"))),
     );
     check("tidy", tidy::tidy());
-    check("the library's face", api::api(false));
+    check("the library's API", api::api(Committed::Compare));
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
     check("clippy", say_and_run(clippy.args(["--", "--deny", "warnings"])));
     let mut pages = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
@@ -60,7 +60,7 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     without_ndpi.args(["--quiet", "--lib", "dissect::"]);
     check("dissection without nDPI", say_and_run(&mut without_ndpi));
     if is_root() {
-        check("verify", verify::verify(false));
+        check("verify", verify::verify(Committed::Compare));
     } else {
         eprintln!("xtask: verify is left out: loading kernel programs needs root");
     }
@@ -93,7 +93,7 @@ fn other_kernels(sum: &mut Sum) -> Result<()> {
     let must = is_set("CI") || is_set("FLOWMETER_REQUIRE_ROOT");
     let missing = if must { vm::Missing::Fail } else { vm::Missing::Report };
     let kernels = kernels::named(&kernels::ALWAYS)?;
-    let (others, verdict) = vm::run(&kernels, vm::Verified::Compare, missing, "")?;
+    let (others, verdict) = vm::run(&kernels, Committed::Compare, missing, "")?;
     sum.include(&others);
     verdict
 }

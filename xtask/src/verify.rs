@@ -12,7 +12,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use crate::command::is_root;
 use crate::verified::{Column, Expected, Table, Verdict};
 use crate::vm::kernels;
-use crate::{ebpf, root};
+use crate::{Committed, ebpf, root};
 
 /// As `live` finds the fields that the socket programs read: at other places they are not the same
 /// programs to the verifier. It is not what the crate shows, and xtask does not wait for the crate.
@@ -27,7 +27,7 @@ const COMMENT: &str = "\
 
 /// Loads each program with all features on and compares what the verifier makes of it with this
 /// kernel's column of the committed table.
-pub fn verify(update: bool) -> Result<()> {
+pub fn verify(update: Committed) -> Result<()> {
     if !is_root() {
         bail!("loading kernel programs needs root");
     }
@@ -38,7 +38,7 @@ pub fn verify(update: bool) -> Result<()> {
     let kernel = kernels::name_of(release.trim());
     let found = load_all(&object)?;
     let mut table = committed()?;
-    if update {
+    if update == Committed::Update {
         table.set(&kernel, found);
         print!("{table}");
         return commit(&table);

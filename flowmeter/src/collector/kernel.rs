@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use flowmeter_common::event::{OverflowEvent, PacketEvent};
+use flowmeter_common::event::{OverflowEvent, PacketEvent, Why};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime;
@@ -149,7 +149,7 @@ impl Collector {
             let left = take_all(
                 &mut (&mut *self, &mut *see),
                 &keys,
-                |(collector, _), keys| collector.kernel.reap(keys, clock_ns, true),
+                |(collector, _), keys| collector.kernel.reap(keys, clock_ns, Why::Shutdown),
                 |(collector, see)| collector.drain(*see),
             )?;
             if left > 0 {
@@ -256,7 +256,7 @@ impl Collector {
         }
         if !self.due.is_empty() {
             // Keys left over because the ring is full come again with the next pass.
-            self.kernel.reap(&self.due, clock_ns, false)?;
+            self.kernel.reap(&self.due, clock_ns, Why::Timeout)?;
             self.due.clear();
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::contained::Landlock;
 use super::contained::child::Orders;
-use super::contained::process::{Contained, Losses, Recipe, Returned};
+use super::contained::process::{Contained, Losses, Recipe, Returned, Spare};
 use super::dissector::{Dissector, Limits};
 use super::quarantine::Quarantine;
 use super::{Containment, Error, User, Verdict};
@@ -57,8 +57,8 @@ impl Places {
     }
 
     /// Makes a place, for use by this thread alone: a child ends with the thread that started it.
-    /// With `has_spare` it goes on at once after a loss.
-    pub fn make(&self, limits: Limits, has_spare: bool) -> Result<Place, Error> {
+    /// With a spare child it goes on at once after a loss.
+    pub fn make(&self, limits: Limits, spare: Spare) -> Result<Place, Error> {
         let Containment::Child { program, user, .. } = &self.containment else {
             return Ok(Place::Here(Box::new(Dissector::new(&limits)?)));
         };
@@ -68,7 +68,7 @@ impl Places {
             orders: Orders { limits, user: *user, memory: memory.min(MAX_MEMORY) },
             quarantine: self.quarantine.clone(),
             losses: Arc::clone(&self.losses),
-            has_spare,
+            spare,
             notices: self.notices.clone(),
         })?;
         Ok(Place::Apart(Box::new(contained)))
@@ -85,13 +85,13 @@ const TRIAL: Limits = Limits { n_dissections: 1, max_flows: 1, parts: 1, details
 
 /// Whether a dissector starts in this process.
 pub fn here() -> Result<(), Error> {
-    Places::new(&Containment::InProcess, &Notices::none())?.make(TRIAL, false).map(drop)
+    Places::new(&Containment::InProcess, &Notices::none())?.make(TRIAL, Spare::None).map(drop)
 }
 
 /// Starts a child and says how much Landlock denies it; everything else is in force if it starts.
 pub fn contained(program: PathBuf, user: User) -> Result<Landlock, Error> {
     let containment = Containment::Child { program, user, quarantine: None };
-    Ok(match Places::new(&containment, &Notices::none())?.make(TRIAL, false)? {
+    Ok(match Places::new(&containment, &Notices::none())?.make(TRIAL, Spare::None)? {
         Place::Apart(contained) => contained.landlock(),
         Place::Here(_) => Landlock::Absent,
     })

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use hashbrown::HashSet;
 
 use super::batch::Batch;
-use super::contained::process::Returned;
+use super::contained::process::{Returned, Spare};
 use super::dissector::Limits;
 use super::place::{Place, Places};
 use super::{Containment, Error, Verdict};
@@ -225,7 +225,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("dissect-{index}"))
             .spawn(move || {
-                let place = match places.make(limits, true) {
+                let place = match places.make(limits, Spare::Ready) {
                     Ok(place) => place,
                     Err(error) => {
                         let _ = report.send(Err(error));

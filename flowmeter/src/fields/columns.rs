@@ -9,7 +9,7 @@ use flowmeter_common::packet::{Layer, protocol};
 use flowmeter_common::tally::{Direction, mark};
 use flowmeter_common::tunnel;
 
-use super::sequence::{Sequence, Told};
+use super::sequence::{Measure, Packets, Sequence};
 use super::value::{List, Part, Value};
 use super::{Options, Row};
 use crate::attribution::{Owner, Peer, Profile, Shared};
@@ -695,13 +695,13 @@ pub static COLUMNS: &[&[Column]] = &[
     ],
     &[
         column!("ip_lengths", Sequences, List, "bytes", "Lengths of the IP packets; negative from the responder.",
-            |r| sequence(r, Told::IpLength, false)),
+            |r| sequence(r, Measure::IpLength, Packets::All)),
         column!("ip_timestamps", Sequences, FloatList, "s", "Times of these packets since the epoch.",
-            |r| sequence(r, Told::Time, false)),
+            |r| sequence(r, Measure::Time, Packets::All)),
         column!("payload_lengths", Sequences, List, "bytes", "Lengths of the non-empty payloads of TCP, UDP and ICMP; negative from the responder.",
-            |r| sequence(r, Told::PayloadLength, true)),
+            |r| sequence(r, Measure::PayloadLength, Packets::WithPayload)),
         column!("payload_timestamps", Sequences, FloatList, "s", "Times of the packets with these payloads since the epoch.",
-            |r| sequence(r, Told::Time, true)),
+            |r| sequence(r, Measure::Time, Packets::WithPayload)),
         column!("start_timestamp", Sequences, Float, "s", "Time of the flow's first packet since the epoch.",
             |r| Value::Seconds(span(r).0)),
         column!("end_timestamp", Sequences, Float, "s", "Time of the flow's last packet since the epoch.",
@@ -809,19 +809,19 @@ fn list<'a>(r: &Row<'a>, part: Part) -> Value<'a> {
 
 /// A sequence. flowcontainer's lengths are positive from the end with the larger port, or from the
 /// receiver of the first packet; IPv6's are without its header, UDP's payloads with theirs.
-fn sequence<'a>(r: &Row<'a>, part: Told, payload_only: bool) -> Value<'a> {
+fn sequence<'a>(r: &Row<'a>, measure: Measure, packets: Packets) -> Value<'a> {
     let as_flowcontainer = r.options.as_flowcontainer;
     let key = &r.flow.record.key;
-    let extra = match part {
-        Told::IpLength if key.ip_version == 6 => -40,
-        Told::PayloadLength if key.protocol == protocol::UDP => 8,
+    let extra = match measure {
+        Measure::IpLength if key.ip_version == 6 => -40,
+        Measure::PayloadLength if key.protocol == protocol::UDP => 8,
         _ => 0,
     };
     Value::Sequence(Sequence {
         slots: &r.flow.splt,
         limit: r.options.sequences,
-        part,
-        payload_only,
+        measure,
+        packets,
         is_reversed: as_flowcontainer && r.flow.src().port <= r.flow.dst().port,
         extra: if as_flowcontainer { extra } else { 0 },
     })

@@ -15,9 +15,9 @@ pub struct Sequence<'a> {
     /// At most this many packets.
     pub limit: u32,
     /// What is shown of each.
-    pub part: Told,
-    /// Whether packets without payload are left out.
-    pub payload_only: bool,
+    pub measure: Measure,
+    /// Which packets are in it.
+    pub packets: Packets,
     /// Whether the initiator's lengths are the negative ones.
     pub is_reversed: bool,
     /// Bytes that a length has more, or fewer, than ours.
@@ -26,13 +26,22 @@ pub struct Sequence<'a> {
 
 /// What a sequence shows of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Measure {
     /// Length of the IP packet in bytes.
     IpLength,
     /// Length of the payload in bytes.
     PayloadLength,
     /// When it was seen.
     Time,
+}
+
+/// Which packets a sequence has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packets {
+    /// All.
+    All,
+    /// Those with payload.
+    WithPayload,
 }
 
 impl Sequence<'_> {
@@ -44,7 +53,7 @@ impl Sequence<'_> {
         for slot in self.slots.iter().take_while(|slot| slot.repeat > 0) {
             let count = slot.repeat.min(left);
             left -= count;
-            if self.payload_only && slot.payload_bytes == 0 {
+            if self.packets == Packets::WithPayload && slot.payload_bytes == 0 {
                 continue;
             }
             for _ in 0..count {
@@ -59,10 +68,10 @@ impl Sequence<'_> {
     }
 
     fn push_one(self, out: &mut Vec<u8>, slot: &Slot) {
-        let length = match self.part {
-            Told::IpLength => slot.ip_bytes,
-            Told::PayloadLength => slot.payload_bytes,
-            Told::Time => return push_seconds(out, slot.time_ns),
+        let length = match self.measure {
+            Measure::IpLength => slot.ip_bytes,
+            Measure::PayloadLength => slot.payload_bytes,
+            Measure::Time => return push_seconds(out, slot.time_ns),
         };
         let is_negative = (slot.direction() == 1) != self.is_reversed;
         let length = i64::from(length) + self.extra;
@@ -88,7 +97,7 @@ pub fn push_seconds(out: &mut Vec<u8>, ns: u64) {
 mod tests {
     use super::*;
 
-    fn text(part: Told, payload_only: bool, limit: u32) -> String {
+    fn text(measure: Measure, packets: Packets, limit: u32) -> String {
         let slots = [
             Slot { time_ns: 1_500_000_000, repeat: 1, ip_bytes: 60, ..Slot::default() },
             Slot {
@@ -102,7 +111,7 @@ mod tests {
             Slot { time_ns: 3, repeat: 1, ip_bytes: 60, ..Slot::default() },
         ];
         let sequence =
-            Sequence { slots: &slots, limit, part, payload_only, is_reversed: false, extra: 0 };
+            Sequence { slots: &slots, limit, measure, packets, is_reversed: false, extra: 0 };
         let mut out = Vec::new();
         sequence.push(&mut out, b", ");
         String::from_utf8(out).expect("digits are UTF-8")
@@ -110,15 +119,15 @@ mod tests {
 
     #[test]
     fn lengths_have_signs_and_a_lost_slot_ends_them() {
-        assert_eq!(text(Told::IpLength, false, 10), "[60, -1500, -1500]");
-        assert_eq!(text(Told::PayloadLength, true, 10), "[-1460, -1460]");
-        assert_eq!(text(Told::IpLength, false, 2), "[60, -1500]");
-        assert_eq!(text(Told::PayloadLength, true, 1), "[]");
+        assert_eq!(text(Measure::IpLength, Packets::All, 10), "[60, -1500, -1500]");
+        assert_eq!(text(Measure::PayloadLength, Packets::WithPayload, 10), "[-1460, -1460]");
+        assert_eq!(text(Measure::IpLength, Packets::All, 2), "[60, -1500]");
+        assert_eq!(text(Measure::PayloadLength, Packets::WithPayload, 1), "[]");
     }
 
     #[test]
     fn times_are_exact_seconds() {
-        assert_eq!(text(Told::Time, false, 10), "[1.5, 2.000000001, 2.000000001]");
+        assert_eq!(text(Measure::Time, Packets::All, 10), "[1.5, 2.000000001, 2.000000001]");
         let mut out = Vec::new();
         push_seconds(&mut out, 1_600_000_000_000_000_000);
         assert_eq!(out, b"1600000000.0");

@@ -14,7 +14,7 @@ use flowmeter_common::tally::mark;
 use crate::collector::pcap::{Found, Rank, Reading, Share};
 use crate::dissect;
 use crate::dissect::batch::Batch;
-use crate::dissect::contained::process::Returned;
+use crate::dissect::contained::process::{Returned, Spare};
 use crate::dissect::cut::{self, Shown};
 use crate::dissect::dissector::Limits;
 use crate::dissect::place::{Place, Places};
@@ -66,7 +66,7 @@ impl Line {
             parts: parts.map(|part| 1 << part).sum(),
             details: options.details,
         };
-        let place = (n_dissections > 0).then(|| places.make(limits, false)).transpose()?;
+        let place = (n_dissections > 0).then(|| places.make(limits, Spare::None)).transpose()?;
         Ok(Self {
             share,
             places: places.clone(),

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "clocks by libc")]
 
 use anyhow::{Context as _, Result, ensure};
+use flowmeter_common::event::Why;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::EndReason;
 use flowmeter_common::tally::Record;
@@ -83,7 +84,7 @@ fn the_reaper_goes_by_the_time_since_boot() -> Result<()> {
     let kernel = Kernel::load(&setup, &["flowmeter_xdp", "flowmeter_reap"])?;
     for (later_ns, expected) in [(0, 1), (setup.knobs.idle_ns + MILLISECOND, 0)] {
         send(&kernel, 1)?;
-        kernel.reap(&kernel.keys()?, boottime_ns() + later_ns, false)?;
+        kernel.reap(&kernel.keys()?, boottime_ns() + later_ns, Why::Timeout)?;
         let left = kernel.resident()?.len();
         ensure!(left == expected, "{left} flows {later_ns} ns later");
     }

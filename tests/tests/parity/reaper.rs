@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Result, bail, ensure};
 use flowmeter_common::counter::Counter;
-use flowmeter_common::event::MAX_REAP;
+use flowmeter_common::event::{MAX_REAP, Why};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::EndReason;
@@ -45,17 +45,17 @@ fn the_reaper_takes_ended_flows_only() -> Result<()> {
     let last = |r: &Record| r.last_ns() / MILLISECOND * MILLISECOND;
     let idle = |r: &Record| r.by_the_clock(last(r) + setup.knobs.idle_ns);
 
-    assert_eq!(kernel.reap(&keys, idle(&early) - MILLISECOND, false)?, 2);
+    assert_eq!(kernel.reap(&keys, idle(&early) - MILLISECOND, Why::Timeout)?, 2);
     assert!(kernel.handed()?.is_empty());
 
     // The first flow alone, unless both began within a millisecond: ask for it only.
-    assert_eq!(kernel.reap(&keys[..1], idle(&early), false)?, 1);
+    assert_eq!(kernel.reap(&keys[..1], idle(&early), Why::Timeout)?, 1);
     let handed: Vec<_> = kernel.handed()?.iter().map(ended).collect::<Result<_>>()?;
     assert_eq!(handed, [(EndReason::Idle, early)]);
     assert_eq!(kernel.resident()?, [late]);
 
-    // A key that is gone is dealt with; force takes what has not ended.
-    assert_eq!(kernel.reap(&keys, 0, true)?, 2);
+    // A key that is gone is dealt with; a shutdown takes what has not ended.
+    assert_eq!(kernel.reap(&keys, 0, Why::Shutdown)?, 2);
     let handed: Vec<_> = kernel.handed()?.iter().map(ended).collect::<Result<_>>()?;
     assert_eq!(handed, [(EndReason::Forced, late)]);
     assert!(kernel.resident()?.is_empty());
@@ -75,7 +75,7 @@ fn the_reaper_waits_for_room() -> Result<()> {
     let keys: Vec<_> = expected.keys().copied().collect();
     let (mut done, mut calls, mut taken) = (0, 0, Vec::new());
     while done < keys.len() {
-        let n = kernel.reap(&keys[done..], 0, true)? as usize;
+        let n = kernel.reap(&keys[done..], 0, Why::Shutdown)? as usize;
         ensure!(n > 0, "an empty ring has no room for a record");
         done += n;
         calls += 1;
@@ -131,7 +131,7 @@ fn no_packet_is_lost_or_doubled_while_its_flow_is_reaped() -> Result<()> {
         let reaper = scope.spawn(|| -> Result<Vec<Handed>> {
             let mut handed = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                kernel.reap(&keys, 0, true)?;
+                kernel.reap(&keys, 0, Why::Shutdown)?;
                 handed.extend(kernel.handed()?);
             }
             handed.extend(kernel.handed()?);

@@ -27,10 +27,20 @@ const CONNECTIONS: usize = 100;
 /// A piece of work, done this many times. The last number is of operations done before.
 type Work = fn(&mut Ends, u32, &mut u32) -> Result<()>;
 
+/// What is said over a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    Nothing,
+    /// A byte each way.
+    Byte,
+}
+
 /// What is measured, and how many operations a round has.
 const CASES: [(&str, u32, Work); 4] = [
-    ("connect and close", 5_000, |ends, count, done| ends.connect(count, done, false)),
-    ("connect, a byte each way, close", 5_000, |ends, count, done| ends.connect(count, done, true)),
+    ("connect and close", 5_000, |ends, count, done| ends.connect(count, done, Talk::Nothing)),
+    ("connect, a byte each way, close", 5_000, |ends, count, done| {
+        ends.connect(count, done, Talk::Byte)
+    }),
     ("write and read 64 bytes, established", 50_000, |ends, count, _| ends.talk(count)),
     ("datagram of 64 bytes, connected", 50_000, |ends, count, _| ends.send(count)),
 ];
@@ -101,12 +111,12 @@ impl Ends {
 
     /// Connections one after the other. Each thousand has an address of its own: the ports of one
     /// would be used up.
-    fn connect(&mut self, count: u32, done: &mut u32, talks: bool) -> Result<()> {
+    fn connect(&mut self, count: u32, done: &mut u32, talk: Talk) -> Result<()> {
         for _ in 0..count {
             let [_, a, b, c] = (*done / 1000 + 2).to_be_bytes();
             *done += 1;
             let mut pair = self.pair(Ipv4Addr::new(127, a, b, c))?;
-            if talks {
+            if talk == Talk::Byte {
                 exchange(&mut pair, &mut [0])?;
             }
         }

@@ -29,19 +29,10 @@ use self::steps::Step;
 use self::summary::{Outcome, Run};
 use crate::run::target_dir;
 use crate::sum::Sum;
-use crate::verify;
+use crate::{Committed, verify};
 
 /// Kernels that must be run where it matters.
 const FEWEST: usize = 2;
-
-/// What becomes of the table of verified instructions.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Verified {
-    /// It is compared with.
-    Compare,
-    /// The columns of the kernels are written anew.
-    Update,
-}
 
 /// What if kernels cannot be had?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,11 +47,11 @@ pub enum Missing {
 /// `only`. The second value says whether all is well.
 pub fn run(
     kernels: &[Kernel],
-    verified: Verified,
+    committed: Committed,
     missing: Missing,
     only: &str,
 ) -> Result<(Sum, Result<()>)> {
-    let steps = steps::plan(verified == Verified::Update, only)?;
+    let steps = steps::plan(committed == Committed::Update, only)?;
     let mut outcomes = Vec::new();
     for kernel in kernels {
         let outcome = match packages::fetch(kernel, &target_dir().join("vm")) {
@@ -69,7 +60,7 @@ pub fn run(
         };
         outcomes.push((*kernel, outcome));
     }
-    if verified == Verified::Update {
+    if committed == Committed::Update {
         update(&outcomes)?;
     }
     print!("{}", summary::table(&outcomes));

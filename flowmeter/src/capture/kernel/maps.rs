@@ -7,7 +7,7 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, RingBuf};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use flowmeter_common::event::{
-    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent,
+    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent, Why,
 };
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::EndReason;
@@ -164,13 +164,13 @@ impl FlowMap {
 }
 
 impl Kernel {
-    /// Hands those flows with these keys that have ended by `clock_ns` to the record ring, or all
-    /// if `force`. Returns how many keys are dealt with: fewer if the ring is full.
-    pub fn reap(&mut self, keys: &[FlowKey], clock_ns: u64, force: bool) -> Result<usize, Error> {
+    /// Hands those flows with these keys that have ended by `clock_ns` to the record ring, or all of
+    /// them at shutdown. Returns how many keys are dealt with: fewer if the ring is full.
+    pub fn reap(&mut self, keys: &[FlowKey], clock_ns: u64, why: Why) -> Result<usize, Error> {
         let program: &mut Xdp = xdp(&mut self.ebpf, "flowmeter_reap")?;
         let mut done = 0;
         for keys in keys.chunks(MAX_REAP) {
-            let request = ReapRequest { clock_ns, force: force.into(), count: keys.len() as u32 };
+            let request = ReapRequest::new(clock_ns, why, keys.len() as u32);
             let mut data = Vec::with_capacity(16 + size_of_val(keys));
             data.extend_from_slice(request.as_bytes());
             data.extend_from_slice(keys.as_bytes());

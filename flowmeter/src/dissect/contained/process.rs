@@ -49,6 +49,15 @@ pub struct Losses {
     pub hangs: AtomicU64,
 }
 
+/// Whether another child stands by, so that none is waited for after a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// A lost one is replaced when it is missed.
+    None,
+    /// One is ready.
+    Ready,
+}
+
 /// What a child is started by, the first as well as its successors.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -60,8 +69,8 @@ pub struct Recipe {
     pub quarantine: Option<Arc<Quarantine>>,
     /// Where losses are counted.
     pub losses: Arc<Losses>,
-    /// Whether another child stands by, so that none is waited for.
-    pub has_spare: bool,
+    /// Whether another child stands by.
+    pub spare: Spare,
     /// Where it goes what is to be told.
     pub notices: Notices,
 }
@@ -241,7 +250,8 @@ impl Contained {
     }
 
     fn stand_by(&mut self) {
-        let is_wanted = self.recipe.has_spare && self.spare.is_none() && self.process.is_some();
+        let is_wanted =
+            self.recipe.spare == Spare::Ready && self.spare.is_none() && self.process.is_some();
         if !is_wanted || self.retry_spare.is_some_and(|(at, _)| Instant::now() < at) {
             return;
         }
@@ -492,7 +502,7 @@ mod tests {
             orders: Orders { limits, user: User::NOBODY, memory: 1 << 30 },
             quarantine: None,
             losses: Arc::default(),
-            has_spare: true,
+            spare: Spare::Ready,
             notices: Notices::none(),
         };
         Contained::start(recipe).unwrap_or_else(|e| panic!("{e}"))
