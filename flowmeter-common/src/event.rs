@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::packet::Packet;
-use crate::tally::Record;
+use crate::record::Record;
 
 /// Head of an event in the packet ring; the frame's bytes from the innermost IP header on follow.
 ///

@@ -9,7 +9,7 @@
 //! work.
 //!
 //! Reading order: [`bytes`] → [`packet`] → [`link`] → [`network`] → [`transport`] → [`tunnel`] →
-//! [`parse`] give a [`packet::Packet`]; [`fragment`] → [`key`] → [`tcp`] → [`tally`] → [`lifetime`]
+//! [`parse`] give a [`packet::Packet`]; [`fragment`] → [`key`] → [`tcp`] → [`record`] → [`lifetime`]
 //! make flows of them; [`event`], [`clock`], [`knobs`], [`globals`] and [`counter`] are what the two
 //! halves tell each other.
 
@@ -34,9 +34,9 @@ pub mod network;
 pub mod owner;
 pub mod packet;
 pub mod parse;
+pub mod record;
 pub mod segment;
 pub mod splt;
-pub mod tally;
 pub mod tcp;
 pub mod transport;
 pub mod tunnel;

@@ -1,7 +1,7 @@
 //! When does a flow end?
 
 use crate::knobs::{MILLISECOND, Settings};
-use crate::tally::Record;
+use crate::record::Record;
 
 /// Why a flow record was closed (RFC 7012, `flowEndReason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

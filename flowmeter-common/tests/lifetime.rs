@@ -4,7 +4,7 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::{EndReason, ended};
 use flowmeter_common::packet::Packet;
-use flowmeter_common::tally::{Effect, Record};
+use flowmeter_common::record::{Effect, Record};
 use proptest::prelude::*;
 
 /// A flow with a packet at `first` and, in the other direction, one at `last`, on the wall; by the

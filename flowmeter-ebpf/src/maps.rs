@@ -14,8 +14,8 @@ use flowmeter_common::knobs::Settings;
 use flowmeter_common::owner::OwnerCounters;
 use flowmeter_common::packet::Packet;
 use flowmeter_common::parse::Walk;
+use flowmeter_common::record::{Effect, Record};
 use flowmeter_common::splt::{Chunk, ChunkKey};
-use flowmeter_common::tally::{Effect, Record};
 
 use crate::packet::Window;
 

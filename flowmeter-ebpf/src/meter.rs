@@ -18,9 +18,9 @@ use flowmeter_common::event::{
 use flowmeter_common::fragment::{self, Datagrams, FragmentKey, Ports};
 use flowmeter_common::lifetime;
 use flowmeter_common::packet::{FRAGMENT_NONE, Reject};
+use flowmeter_common::record::{Record, mark};
 use flowmeter_common::segment;
 use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
-use flowmeter_common::tally::{Record, mark};
 
 use crate::clock;
 use crate::maps::{

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use flowmeter_common::lifetime::EndReason;
 use flowmeter_common::packet::{Address, Layer, protocol};
+use flowmeter_common::record::{Direction, Record, wide};
 use flowmeter_common::splt::Slot;
-use flowmeter_common::tally::{Direction, Record, wide};
 use flowmeter_common::tcp;
 
 use crate::attribution::{Owner, Owners, Peer};
@@ -324,7 +324,7 @@ pub mod example {
     use flowmeter_common::key::FlowKey;
     use flowmeter_common::knobs::Knobs;
     use flowmeter_common::packet::{Packet, ipv4_address};
-    use flowmeter_common::tally::Effect;
+    use flowmeter_common::record::Effect;
 
     use super::*;
 
@@ -438,13 +438,13 @@ mod tests {
         let owner = |pid, is_peers| {
             let (name, ids) = ("one".to_owned(), Ids::default());
             let (method, start_ticks) = (Method::Socket, 1);
-            let (told, user, shared, profile) = (None, None, None, None);
+            let (reported, user, shared, profile) = (None, None, None, None);
             Some(Owner {
                 pid,
                 name,
                 method,
                 start_ticks,
-                told,
+                reported,
                 ids,
                 user,
                 shared,

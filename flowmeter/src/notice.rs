@@ -214,8 +214,8 @@ pub struct Notices(Arc<dyn Fn(Notice) + Send + Sync>);
 
 impl Notices {
     /// To a function.
-    pub fn new(tell: impl Fn(Notice) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    pub fn new(take: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
     }
 
     /// Nowhere.
@@ -224,7 +224,7 @@ impl Notices {
     }
 
     /// Hands one on.
-    pub fn tell(&self, notice: Notice) {
+    pub fn send(&self, notice: Notice) {
         (self.0)(notice);
     }
 }

@@ -12,8 +12,8 @@ use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::{self, EndReason};
 use flowmeter_common::packet::{Packet, Reject};
 use flowmeter_common::parse::{self, next};
+use flowmeter_common::record::{Effect, Record};
 use flowmeter_common::splt::Slot;
-use flowmeter_common::tally::{Effect, Record};
 
 /// A meter on the host.
 pub struct Host {

@@ -24,8 +24,8 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::EndReason;
 use flowmeter_common::packet::{Packet, Reject};
+use flowmeter_common::record::Record;
 use flowmeter_common::splt::{CHUNK_SLOTS, Chunk, ChunkKey, Slot};
-use flowmeter_common::tally::Record;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// What a test sets before it loads the programs.

@@ -88,7 +88,8 @@ mod tests {
     }
 
     fn hearing(time_ns: u64, pid: u32) -> Hearing {
-        let process = Process { pid, start_ticks: 1, name: format!("worker-{pid}"), told: None };
+        let process =
+            Process { pid, start_ticks: 1, name: format!("worker-{pid}"), reported: None };
         Hearing { time_ns, cookie: u64::from(pid), process: Arc::new(process) }
     }
 

@@ -1,4 +1,4 @@
-//! Which process had a socket, as the kernel told when it happened?
+//! Which process had a socket, as the kernel reported when it happened?
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,7 +15,7 @@ use super::processes::Process;
 use super::sockets::{Key, Socket, TCP, UDP};
 use super::table::{Changes, Opened, SocketTable};
 use super::uses::{Users, Uses};
-use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Shared, Told};
+use super::{Conversation, End, Method, Options, Owner, Owners, ProcessKey, Reported, Shared};
 use crate::capture::kernel::{Clock, Namespace};
 
 /// Sockets by cookie and by address, open ones and for a while those that were.
@@ -319,7 +319,7 @@ impl Hooked {
 
     /// The process of an event; the same as before if it is.
     fn process(&self, event: &OwnerEvent) -> Arc<Process> {
-        let told = Told {
+        let reported = Reported {
             time_ns: event.time_ns,
             start_ns: event.start_ns,
             exec_id: event.exec_id,
@@ -332,7 +332,7 @@ impl Hooked {
             pid: event.pid,
             start_ticks: event.start_ns / TICK_NS,
             name: text(&event.name),
-            told: Some(told),
+            reported: Some(reported),
         };
         let last = self.by_cookie.get(&event.cookie).and_then(|known| known.uses.last());
         let same = last.filter(|last| last.is(&process) && last.name == process.name);
@@ -570,7 +570,7 @@ mod tests {
         assert_eq!(pid(&mut hooked, 0, base + S, base + 4 * S), Some(100), "begun before");
         assert_eq!(pid(&mut hooked, 0, base + 2 * S, base + 4 * S), None, "it may be another's");
         assert_eq!(pid(&mut hooked, 1, base + 2 * S, base + 4 * S), Some(100), "by cookie");
-        // Told of again, and of its end.
+        // Reported of again, and of its end.
         hooked.event(&lost(used(1, base + 5 * S, 300)));
         assert_eq!(pid(&mut hooked, 0, base + 5 * S, base + 6 * S), Some(300));
         hooked.event(&lost(event(RELEASED, 1, base + 6 * S, 300)));

@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use self::hooked::{Hooked, HookedCounters, Sender};
 pub use self::peers::{Peer, Peers};
 pub use self::poller::{Counters as PollerCounters, Options, Poller};
-pub use self::profile::{Heard, ProcessKey, Profile, Profiles};
+pub use self::profile::{ProcessKey, Profile, Profiles, Sighting};
 
 #[expect(
     unsafe_code,
@@ -50,7 +50,7 @@ pub struct Owner {
     /// When it started; clock ticks of 10 ms since boot. With the pid this is one process's alone.
     pub start_ticks: u64,
     /// What else the kernel reported about it; none from procfs.
-    pub told: Option<Told>,
+    pub reported: Option<Reported>,
     /// Its users and groups: as the kernel reported them when it used its socket, or else by procfs.
     pub ids: Ids,
     /// The name of its effective user.
@@ -86,7 +86,7 @@ pub struct Shared {
 
 /// What the kernel reports about a process that uses a socket, in the process's own context.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Reported {
     /// When it was reported; ns since the epoch. Then it ran the program.
     pub time_ns: u64,
     /// When it started; ns since boot. With the pid this is one process's alone.

@@ -61,8 +61,8 @@ impl Peers {
         let known = ends.into_iter().map(|end| {
             let found = find(&end);
             let sockets = found.as_ref().and_then(|(peer, namespace)| {
-                let told = end.told(namespace.as_fd())?;
-                Some((peer.netns, Hooked::elsewhere(options, told, clock)))
+                let netns = end.namespace_of(namespace.as_fd())?;
+                Some((peer.netns, Hooked::elsewhere(options, netns, clock)))
             });
             let peer = found.map(|(peer, _)| Arc::new(peer));
             Known { end, sockets, next: Instant::now() + KEPT, peer }

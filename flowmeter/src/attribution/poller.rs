@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::procfs::{Procfs, Tally};
+use super::procfs::{Polled, Procfs};
 use super::table::{Changes, SocketTable};
-use super::{Conversation, Error, Heard, Method, Owners, Profiles};
+use super::{Conversation, Error, Method, Owners, Profiles, Sighting};
 use crate::capture::kernel::Clock;
 
 /// A poll may take this share of the time, of one core; if it takes longer, the next one waits.
@@ -179,14 +179,14 @@ impl Shared {
 
     fn poll(&self, procfs: &mut Procfs) -> Result<Duration, Error> {
         let started = Instant::now();
-        let (changes, tally) = procfs.poll(self.clock.now_ns(), &self.stop)?;
+        let (changes, polled) = procfs.poll(self.clock.now_ns(), &self.stop)?;
         if let Some(profiles) = &self.profiles {
             let found = changes.opened.iter().filter_map(|opened| opened.process.as_ref());
-            found.for_each(|process| drop(profiles.get(Heard::found(process, changes.now))));
+            found.for_each(|process| drop(profiles.get(Sighting::found(process, changes.now))));
         }
         self.publish(changes);
         let took = started.elapsed();
-        lock(&self.counters).add(&tally, took);
+        lock(&self.counters).add(&polled, took);
         Ok(took)
     }
 
@@ -196,15 +196,15 @@ impl Shared {
 }
 
 impl Counters {
-    fn add(&mut self, tally: &Tally, took: Duration) {
+    fn add(&mut self, polled: &Polled, took: Duration) {
         self.polls += 1;
-        self.scans += u64::from(tally.scanned);
-        self.sockets = tally.sockets;
-        self.ownerless = tally.ownerless;
-        self.beyond_limit = tally.beyond_limit;
-        self.malformed += tally.malformed;
-        if tally.scanned {
-            self.unreadable = tally.unreadable;
+        self.scans += u64::from(polled.scanned);
+        self.sockets = polled.sockets;
+        self.ownerless = polled.ownerless;
+        self.beyond_limit = polled.beyond_limit;
+        self.malformed += polled.malformed;
+        if polled.scanned {
+            self.unreadable = polled.unreadable;
         }
         self.longest_poll = self.longest_poll.max(took);
     }
@@ -268,7 +268,7 @@ mod tests {
             name: name.to_owned(),
             method: Method::Procfs,
             start_ticks,
-            told: None,
+            reported: None,
             ids: Ids::default(),
             user: None,
             shared: None,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowmeter_common::owner::Ids;
 
-use super::{Error, Method, Owner, Told};
+use super::{Error, Method, Owner, Reported};
 use crate::stat::{Stat, State};
 
 /// A process, told from later ones with the same pid by its start.
@@ -20,8 +20,8 @@ pub(super) struct Process {
     pub start_ticks: u64,
     /// The thread group leader's comm, when last looked at.
     pub name: String,
-    /// What the kernel told besides; none from procfs.
-    pub told: Option<Told>,
+    /// What the kernel reported besides; none from procfs.
+    pub reported: Option<Reported>,
 }
 
 impl Process {
@@ -32,8 +32,8 @@ impl Process {
             name: self.name.clone(),
             method,
             start_ticks: self.start_ticks,
-            ids: self.told.as_ref().map_or(Ids::default(), |told| told.ids),
-            told: self.told.clone(),
+            ids: self.reported.as_ref().map_or(Ids::default(), |reported| reported.ids),
+            reported: self.reported.clone(),
             user: None,
             shared: None,
             is_peers: false,
@@ -44,7 +44,7 @@ impl Process {
     /// Are both the same process, with the same program if that is known, whatever it calls itself?
     pub(super) fn is(&self, other: &Self) -> bool {
         (self.pid, self.start_ticks) == (other.pid, other.start_ticks)
-            && match (&self.told, &other.told) {
+            && match (&self.reported, &other.reported) {
                 (Some(a), Some(b)) => (a.start_ns, a.exec_id) == (b.start_ns, b.exec_id),
                 _ => true,
             }
@@ -52,8 +52,8 @@ impl Process {
 
     /// What no other program of any process has, of those that are known in the same way.
     pub(super) fn id(&self) -> (u32, u64, u64) {
-        let told = self.told.as_ref().map(|told| (told.start_ns, told.exec_id));
-        let (start, exec_id) = told.unwrap_or((self.start_ticks, 0));
+        let reported = self.reported.as_ref().map(|reported| (reported.start_ns, reported.exec_id));
+        let (start, exec_id) = reported.unwrap_or((self.start_ticks, 0));
         (self.pid, start, exec_id)
     }
 }
@@ -92,7 +92,7 @@ impl Processes {
             pid,
             start_ticks: stat.start_ticks,
             name: stat.name,
-            told: None,
+            reported: None,
         })
     }
 

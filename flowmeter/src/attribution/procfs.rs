@@ -31,7 +31,7 @@ pub(super) struct Procfs {
     polls: u64,
     polled_ns: u64,
     inodes: HashMap<u64, Inode>,
-    /// What the table has been told.
+    /// What the table has been announced.
     published: HashMap<Socket, Published>,
     /// Whose descriptors to look at next, from the end.
     rechecks: Vec<u64>,
@@ -51,12 +51,12 @@ struct Published {
     poll: u64,
     not_before: u64,
     first_seen: u64,
-    told: Told,
+    announced: Announced,
 }
 
-/// What the table knows of a socket.
+/// What the table knows about a socket.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Announced {
     Nothing,
     /// That it is there, not which process has it.
     Socket,
@@ -65,7 +65,7 @@ enum Told {
 
 /// What one poll came upon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct Polled {
     /// Sockets that a process may hold.
     pub sockets: u64,
     /// Sockets whose process is not known.
@@ -98,29 +98,29 @@ impl Procfs {
     }
 
     /// Polls once, at `now` by the kernel's clock; returns early, with less, once `stop` is set.
-    pub(super) fn poll(&mut self, now: u64, stop: &AtomicBool) -> Result<(Changes, Tally), Error> {
+    pub(super) fn poll(&mut self, now: u64, stop: &AtomicBool) -> Result<(Changes, Polled), Error> {
         // The sockets first: one that is listed and whose process then exits is merely not found.
         let listing = Listing::read(&self.net, self.max_sockets)?;
         let addresses = Addresses::read().map_err(Error::Addresses)?;
         self.polls += 1;
-        let mut tally = Tally {
+        let mut polled = Polled {
             sockets: listing.sockets.len() as u64,
             beyond_limit: listing.beyond_limit,
             malformed: listing.malformed,
-            ..Tally::default()
+            ..Polled::default()
         };
 
         self.meet(&listing.sockets);
         self.recheck_processes();
         self.recheck_descriptors();
-        self.search(stop, &mut tally)?;
+        self.search(stop, &mut polled)?;
         let mut changes = self.compare(&listing.sockets, now);
         changes.addresses = addresses;
 
         let ownerless = self.inodes.values().filter(|inode| inode.holder.is_none());
-        tally.ownerless = ownerless.count() as u64;
+        polled.ownerless = ownerless.count() as u64;
         self.polled_ns = now;
-        Ok((changes, tally))
+        Ok((changes, polled))
     }
 
     fn holders(&self) -> impl Iterator<Item = &Arc<Process>> {
@@ -186,7 +186,7 @@ impl Procfs {
     }
 
     /// Looks for the holders that are not known, though ever more rarely for the same one.
-    fn search(&mut self, stop: &AtomicBool, tally: &mut Tally) -> Result<(), Error> {
+    fn search(&mut self, stop: &AtomicBool, polled: &mut Polled) -> Result<(), Error> {
         let due = self
             .inodes
             .iter()
@@ -196,8 +196,8 @@ impl Procfs {
             return Ok(());
         }
         let scan = self.processes.find(&mut wanted, stop)?;
-        tally.scanned = true;
-        tally.unreadable = scan.unreadable;
+        polled.scanned = true;
+        polled.unreadable = scan.unreadable;
         for (number, holder) in wanted {
             let Some(inode) = self.inodes.get_mut(&number) else {
                 continue;
@@ -225,30 +225,30 @@ impl Procfs {
                     poll: 0,
                     not_before: self.polled_ns,
                     first_seen: now,
-                    told: Told::Nothing,
+                    announced: Announced::Nothing,
                 }),
             };
             published.poll = self.polls;
             // A connection's owner that is not known may be guessed from the listener. A socket
             // that takes packets of any peer takes them from the wildcard's owner for certain.
             let guess = socket.key.protocol == TCP && socket.key.remote.is_some();
-            let told = match process.clone() {
-                Some(process) => Told::Owner(process),
-                None if guess => Told::Nothing,
-                None => Told::Socket,
+            let announced = match process.clone() {
+                Some(process) => Announced::Owner(process),
+                None if guess => Announced::Nothing,
+                None => Announced::Socket,
             };
-            if told == published.told {
+            if announced == published.announced {
                 continue;
             }
-            if published.told != Told::Nothing {
+            if published.announced != Announced::Nothing {
                 changes.closed.push(socket);
             }
-            if matches!(published.told, Told::Owner(_)) {
+            if matches!(published.announced, Announced::Owner(_)) {
                 // Handed on, at some time since the last poll.
                 published.not_before = self.polled_ns;
                 published.first_seen = now;
             }
-            if told != Told::Nothing {
+            if announced != Announced::Nothing {
                 changes.opened.push(Opened {
                     socket,
                     process,
@@ -256,12 +256,12 @@ impl Procfs {
                     first_seen: published.first_seen,
                 });
             }
-            published.told = told;
+            published.announced = announced;
         }
         let polls = self.polls;
         self.published.retain(|socket, published| {
             let there = published.poll == polls;
-            if !there && published.told != Told::Nothing {
+            if !there && published.announced != Announced::Nothing {
                 changes.closed.push(*socket);
             }
             there
@@ -286,18 +286,18 @@ mod tests {
         format!("   0: {local} {remote} 01 0:0 00:0 0 0 0 {inode} 1 0\n")
     }
 
-    /// Polls of a procfs made of files, each told as `-inode` and `+inode pid name`.
+    /// Polls of a procfs made of files, each announced as `-inode` and `+inode pid name`.
     struct Story {
         root: Root,
         procfs: Procfs,
-        tally: Tally,
+        polled: Polled,
     }
 
     impl Story {
         fn new() -> Self {
             let root = Root::new();
             let procfs = Procfs::new(root.path(), 10);
-            Self { root, procfs, tally: Tally::default() }
+            Self { root, procfs, polled: Polled::default() }
         }
 
         fn listen(&self, inodes: &[u64]) {
@@ -310,8 +310,8 @@ mod tests {
 
         fn poll(&mut self, now: u64) -> Vec<String> {
             let stop = AtomicBool::new(false);
-            let (changes, tally) = self.procfs.poll(now, &stop).expect("readable");
-            self.tally = tally;
+            let (changes, polled) = self.procfs.poll(now, &stop).expect("readable");
+            self.polled = polled;
             let closed = changes.closed.iter().map(|s| format!("-{}", s.inode));
             let opened = changes.opened.iter().map(|o| match &o.process {
                 Some(p) => format!(
@@ -330,15 +330,15 @@ mod tests {
         story.root.process(40, "httpd", 1000, &[500]);
         story.listen(&[500]);
         assert_eq!(story.poll(10), ["+500 40 httpd 0..10"]);
-        assert!(story.tally.scanned);
+        assert!(story.polled.scanned);
         assert!(story.poll(20).is_empty());
-        assert!(!story.tally.scanned);
+        assert!(!story.polled.scanned);
 
         story.root.process(41, "sshd", 1100, &[501]);
         story.listen(&[500, 501]);
         assert_eq!(story.poll(30), ["+501 41 sshd 20..30"]);
-        assert!(story.tally.scanned);
-        assert_eq!((story.tally.sockets, story.tally.ownerless), (2, 0));
+        assert!(story.polled.scanned);
+        assert_eq!((story.polled.sockets, story.polled.ownerless), (2, 0));
 
         story.listen(&[501]);
         assert_eq!(story.poll(40), ["-500"]);
@@ -389,11 +389,11 @@ mod tests {
         story.listen(&[500]);
         let scans = (0..200).filter(|poll| {
             story.poll(*poll);
-            story.tally.scanned
+            story.polled.scanned
         });
         // 0, 1, 3, 7, 15, 31, 63, 127, 191
         assert_eq!(scans.count(), 9);
-        assert_eq!(story.tally.ownerless, 1);
+        assert_eq!(story.polled.ownerless, 1);
     }
 
     #[test]

@@ -351,7 +351,7 @@ mod tests {
     }
 
     fn process(pid: u32, name: &str) -> Arc<Process> {
-        Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into(), told: None })
+        Arc::new(Process { pid, start_ticks: u64::from(pid), name: name.into(), reported: None })
     }
 
     /// A table that is given sockets by name, `10.0.0.1` being this host's only address.

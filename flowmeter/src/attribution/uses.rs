@@ -134,7 +134,7 @@ impl Uses {
         if let Some(late) = late {
             users.insert(0, late);
         }
-        // Told of after the last packet: it has sent one, and there is none later.
+        // Reported of after the last packet: it has sent one, and there is none later.
         let after = self.uses.range(ends..).take_while(|next| next.time_ns <= soon);
         users.extend(after.filter(|next| next.how == How::Sent && next.has_peer));
         if users.is_empty() {
@@ -186,7 +186,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn process(pid: u32) -> Arc<Process> {
-        Arc::new(Process { pid, start_ticks: 1, name: format!("p{pid}"), told: None })
+        Arc::new(Process { pid, start_ticks: 1, name: format!("p{pid}"), reported: None })
     }
 
     fn uses(told: &[(u64, u8, u32)]) -> Uses {

@@ -131,7 +131,7 @@ impl Collector {
     /// Looks at the wall clock, so that a step is followed within a tick.
     fn follow_wall_clock(&mut self) {
         if let Some(step_ns) = self.kernel.follow_wall_clock() {
-            self.notices.tell(Notice::ClockSet { step_ns });
+            self.notices.send(Notice::ClockSet { step_ns });
         }
     }
 
@@ -158,7 +158,7 @@ impl Collector {
         }
         self.left = self.keys()?.len();
         if self.left > 0 {
-            self.notices.tell(Notice::FlowsLeft(self.left));
+            self.notices.send(Notice::FlowsLeft(self.left));
         }
         let ended = &mut self.ended;
         self.overflow.drain(|flow| ended.push(flow));

@@ -145,11 +145,11 @@ impl Pool {
             ..Counters::default()
         };
         for worker in &self.workers {
-            sum.dropped += worker.dropped + worker.tally.lost.load(Relaxed);
-            sum.inspected += worker.tally.inspected.load(Relaxed);
-            sum.refused += worker.tally.refused.load(Relaxed);
-            sum.crowded += worker.tally.crowded.load(Relaxed);
-            sum.flows += worker.tally.flows.load(Relaxed);
+            sum.dropped += worker.dropped + worker.counters.lost.load(Relaxed);
+            sum.inspected += worker.counters.inspected.load(Relaxed);
+            sum.refused += worker.counters.refused.load(Relaxed);
+            sum.crowded += worker.counters.crowded.load(Relaxed);
+            sum.flows += worker.counters.flows.load(Relaxed);
         }
         sum
     }
@@ -170,7 +170,7 @@ type News = (Verdicts, Vec<u64>);
 
 /// Written by a worker after every batch.
 #[derive(Debug, Default)]
-struct Tally {
+struct WorkerCounters {
     inspected: AtomicU64,
     refused: AtomicU64,
     crowded: AtomicU64,
@@ -178,7 +178,7 @@ struct Tally {
     flows: AtomicU64,
 }
 
-impl Tally {
+impl WorkerCounters {
     /// Packets the worker got to.
     fn packets(&self) -> u64 {
         [&self.inspected, &self.refused, &self.crowded, &self.lost]
@@ -194,7 +194,7 @@ struct Worker {
     /// Taken to end the thread.
     ends: Option<Ends>,
     thread: Option<JoinHandle<()>>,
-    tally: Arc<Tally>,
+    counters: Arc<WorkerCounters>,
     pending: Batch,
     /// Flows whose verdict has not come: answered from here if the worker dies.
     owed: HashSet<u64>,
@@ -220,8 +220,8 @@ impl Worker {
         let (recycle, recycled) = bounded(QUEUE + 2);
         let (answer, news) = bounded(QUEUE);
         let (report, ready) = bounded(1);
-        let tally = Arc::new(Tally::default());
-        let its_tally = Arc::clone(&tally);
+        let counters = Arc::new(WorkerCounters::default());
+        let its_counters = Arc::clone(&counters);
         let thread = thread::Builder::new()
             .name(format!("dissect-{index}"))
             .spawn(move || {
@@ -235,14 +235,14 @@ impl Worker {
                 if report.send(Ok(())).is_err() {
                     return;
                 }
-                Thread { place, tally: its_tally }.run(&queue, &recycle, &answer);
+                Thread { place, counters: its_counters }.run(&queue, &recycle, &answer);
             })
             .map_err(Error::Thread)?;
         ready.recv().map_err(|_| Error::Ended)??;
         Ok(Self {
             ends: Some(Ends { batches, recycled, news }),
             thread: Some(thread),
-            tally,
+            counters,
             pending: Batch::default(),
             owed: HashSet::new(),
             given: 0,
@@ -303,9 +303,9 @@ impl Worker {
     /// Lets go of a worker that died, and of what it will not get any more.
     fn bury(&mut self) {
         self.ends = None;
-        self.dropped = self.given.saturating_sub(self.tally.packets());
+        self.dropped = self.given.saturating_sub(self.counters.packets());
         self.pending = Batch::default();
-        self.tally.flows.store(0, Relaxed);
+        self.counters.flows.store(0, Relaxed);
     }
 }
 
@@ -323,7 +323,7 @@ impl Drop for Worker {
 /// A worker, seen from its thread.
 struct Thread {
     place: Place,
-    tally: Arc<Tally>,
+    counters: Arc<WorkerCounters>,
 }
 
 /// How often a process that has nothing to do is looked at.
@@ -353,12 +353,12 @@ impl Thread {
     }
 
     fn count(&self, back: &Returned) {
-        self.tally.inspected.fetch_add(back.counts.inspected, Relaxed);
-        self.tally.refused.fetch_add(back.counts.refused, Relaxed);
-        self.tally.crowded.fetch_add(back.counts.crowded, Relaxed);
-        self.tally.lost.fetch_add(back.lost_packets, Relaxed);
+        self.counters.inspected.fetch_add(back.counts.inspected, Relaxed);
+        self.counters.refused.fetch_add(back.counts.refused, Relaxed);
+        self.counters.crowded.fetch_add(back.counts.crowded, Relaxed);
+        self.counters.lost.fetch_add(back.lost_packets, Relaxed);
         if let Some(flows) = back.flows {
-            self.tally.flows.store(flows, Relaxed);
+            self.counters.flows.store(flows, Relaxed);
         }
     }
 }

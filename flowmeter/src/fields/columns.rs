@@ -6,7 +6,7 @@
 use flowmeter_common::knobs::MILLISECOND;
 use flowmeter_common::owner::Ids;
 use flowmeter_common::packet::{Layer, protocol};
-use flowmeter_common::tally::{Direction, mark};
+use flowmeter_common::record::{Direction, mark};
 use flowmeter_common::tunnel;
 
 use super::sequence::{Measure, Packets, Sequence};

@@ -68,7 +68,7 @@ pub struct Queue<L> {
     since: Instant,
     notices: Notices,
     /// Whether it was told that rows are lost.
-    has_told: bool,
+    has_reported: bool,
 }
 
 enum Order<L> {
@@ -160,7 +160,7 @@ impl<L: Load> Queue<L> {
             load: L::default(),
             since: Instant::now(),
             notices,
-            has_told: false,
+            has_reported: false,
         })
     }
 
@@ -224,7 +224,7 @@ impl<L: Load> Queue<L> {
             }
         }
         if !is_full(&self.shared) && !books.is_broken {
-            self.has_told &= self.shared.lost_rows.load(Relaxed) > 0;
+            self.has_reported &= self.shared.lost_rows.load(Relaxed) > 0;
             drop(books);
             self.shared.bytes.fetch_add(bytes, Relaxed);
             self.order(Order::Write(load));
@@ -239,9 +239,9 @@ impl<L: Load> Queue<L> {
         drop(books);
         load.clear();
         self.load = load;
-        if !self.has_told {
-            self.has_told = true;
-            self.notices.tell(Notice::OutputFull { output: self.shared.name.clone() });
+        if !self.has_reported {
+            self.has_reported = true;
+            self.notices.send(Notice::OutputFull { output: self.shared.name.clone() });
         }
     }
 
@@ -293,7 +293,7 @@ impl<L: Load> Writer<L> {
                 }
                 Order::Reopen => {
                     if let Err(e) = self.output.reopen() {
-                        self.notices.tell(Notice::NotReopened { why: describe(&e) });
+                        self.notices.send(Notice::NotReopened { why: describe(&e) });
                     }
                 }
             }
@@ -326,10 +326,10 @@ impl<L: Load> Writer<L> {
                 Ok(()) => self.works(),
                 Err(e) if e.is_wait() => {
                     if matches!(e, Error::NoReader { .. }) {
-                        self.tell(&e);
+                        self.failed(&e);
                         self.rest();
                     } else if taken.rows() == 0 && since.elapsed() > SLOW {
-                        self.tell(&e);
+                        self.failed(&e);
                     } else if taken.rows() > 0 {
                         since = Instant::now();
                     }
@@ -359,7 +359,7 @@ impl<L: Load> Writer<L> {
 
     fn fail(&mut self, error: Error) {
         if error.may_pass() {
-            self.tell(&error);
+            self.failed(&error);
         } else {
             let mut books = self.shared.books();
             books.is_broken = true;
@@ -368,11 +368,11 @@ impl<L: Load> Writer<L> {
         }
     }
 
-    /// Tells that the output does not take rows, once.
-    fn tell(&mut self, error: &Error) {
+    /// Reports that the output does not take rows, once.
+    fn failed(&mut self, error: &Error) {
         if !std::mem::replace(&mut self.fails, true) {
             self.shared.books().failures += 1;
-            self.notices.tell(Notice::OutputFails { why: describe(error) });
+            self.notices.send(Notice::OutputFails { why: describe(error) });
         }
     }
 
@@ -384,7 +384,7 @@ impl<L: Load> Writer<L> {
         }
         let rows_lost = self.shared.lost_rows.swap(0, Relaxed);
         if std::mem::take(&mut self.fails) || rows_lost > 0 {
-            self.notices.tell(Notice::OutputWorks { output: self.shared.name.clone(), rows_lost });
+            self.notices.send(Notice::OutputWorks { output: self.shared.name.clone(), rows_lost });
         }
     }
 

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use flowmeter_common::event::PacketEvent;
 use flowmeter_common::knobs::MILLISECOND;
-use flowmeter_common::tally::mark;
+use flowmeter_common::record::mark;
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
 use crate::attribution::profile::{self, Source};
 use crate::attribution::{
-    self, Conversation, Heard, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles, Sender,
+    self, Conversation, Hooked, Owner, Owners, Peers, Poller, ProcessKey, Profiles, Sender,
+    Sighting,
 };
 use crate::capture::kernel::{Clock, OwnerRing, SettledFlows};
 use crate::dissect::pool::{self, Pool};
@@ -48,14 +49,14 @@ pub struct Annotator {
     /// The last program heard of: most events come in runs of one.
     heard: Option<(ProcessKey, u64)>,
     /// Those heard of that are to be looked up.
-    news: Vec<Heard>,
+    news: Vec<Sighting>,
     waiting: HashMap<u64, Flow>,
     order: VecDeque<(Instant, u64)>,
     ready: VecDeque<Flow>,
     verdicts: Vec<(u64, Verdict)>,
     settled: Vec<u64>,
     scratch: Vec<u8>,
-    unsettled: u64,
+    without_verdict: u64,
     /// Of those that wait, or are ready.
     unwritten: Sum,
     /// Flows of which the dissector had no room for a packet.
@@ -101,7 +102,7 @@ impl Annotator {
             verdicts: Vec::new(),
             settled: Vec::new(),
             scratch: Vec::new(),
-            unsettled: 0,
+            without_verdict: 0,
             unwritten: Sum::default(),
             untaken: HashSet::new(),
         })
@@ -130,7 +131,7 @@ impl Annotator {
         if table::is_hosts(uid) {
             // The kernel had no room for it, and sent no packet of it.
             flow.record.marks |= mark::DISSECTION_LOST;
-            self.unsettled += 1;
+            self.without_verdict += 1;
             return Some(flow);
         }
         if self.untaken.remove(&uid) {
@@ -152,11 +153,11 @@ impl Annotator {
             if let Some(peers) = &mut self.peers {
                 peers.hear(event);
             }
-            let heard = Heard::by(event);
+            let sighting = Sighting::by(event);
             // A process whose socket is closed is no news.
-            if heard.key.pid != 0 && self.heard != Some((heard.key, heard.exec_id)) {
-                self.heard = Some((heard.key, heard.exec_id));
-                self.news.push(heard);
+            if sighting.key.pid != 0 && self.heard != Some((sighting.key, sighting.exec_id)) {
+                self.heard = Some((sighting.key, sighting.exec_id));
+                self.news.push(sighting);
             }
         }) && left > 0
         {
@@ -214,7 +215,7 @@ impl Annotator {
             owners.dst = owners.dst.or(theirs.dst);
         }
         if let Some(profiles) = &self.profiles {
-            let get = |owner: &Owner| profiles.get(Heard::of(owner, first_ns));
+            let get = |owner: &Owner| profiles.get(Sighting::of(owner, first_ns));
             let ends = [&owners.src, &owners.dst].into_iter().flatten();
             let is_read = ends.filter(|owner| get(owner).1 == Source::Procfs).count() > 0;
             // What a process has begun meanwhile may be what was read.
@@ -264,8 +265,8 @@ impl Annotator {
         }
     }
 
-    /// The next flow whose verdict has come, or that has waited for `longest`.
-    pub fn settled(&mut self, longest: Duration) -> Option<Flow> {
+    /// The next flow that is complete: its verdict has come, or it has waited for `longest`.
+    pub fn complete(&mut self, longest: Duration) -> Option<Flow> {
         let flow = self.next(longest)?;
         self.unwritten -= Sum::flow(flow.record.packets());
         Some(flow)
@@ -280,7 +281,7 @@ impl Annotator {
             match self.waiting.entry(*uid) {
                 hashbrown::hash_map::Entry::Occupied(flow) if overdue => {
                     self.order.pop_front();
-                    self.unsettled += 1;
+                    self.without_verdict += 1;
                     let mut flow = flow.remove();
                     flow.record.marks |= mark::DISSECTION_LOST;
                     return Some(flow);
@@ -315,8 +316,8 @@ impl Annotator {
     }
 
     /// Flows that were written without a verdict because it did not come in time.
-    pub fn unsettled(&self) -> u64 {
-        self.unsettled
+    pub fn without_verdict(&self) -> u64 {
+        self.without_verdict
     }
 }
 
@@ -355,13 +356,13 @@ fn poller(
         Ok(poller) => poller,
         Err(e) => {
             let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}"));
-            notices.tell(Notice::NoProcfs { why: format!("{e}{}", cause.unwrap_or_default()) });
+            notices.send(Notice::NoProcfs { why: format!("{e}{}", cause.unwrap_or_default()) });
             return None;
         }
     };
     let unreadable = poller.counters().unreadable;
     if unreadable > 0 {
-        notices.tell(Notice::UnreadableProcesses(unreadable));
+        notices.send(Notice::UnreadableProcesses(unreadable));
     }
     Some(poller)
 }

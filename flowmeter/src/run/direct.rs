@@ -20,7 +20,7 @@ pub struct Direct<L> {
     failed: Option<Error>,
     control: Arc<Control>,
     notices: Notices,
-    has_told: bool,
+    has_reported: bool,
 }
 
 /// Bytes that are collected before they are written unasked.
@@ -43,7 +43,7 @@ impl<L: Load> Direct<L> {
             failed: None,
             control,
             notices,
-            has_told: false,
+            has_reported: false,
         }
     }
 
@@ -108,9 +108,10 @@ impl<L: Load> Direct<L> {
                 begun = Instant::now();
             }
             let is_absent = matches!(error, Error::NoReader { .. });
-            if (is_absent || begun.elapsed() > SLOW) && !std::mem::replace(&mut self.has_told, true)
+            if (is_absent || begun.elapsed() > SLOW)
+                && !std::mem::replace(&mut self.has_reported, true)
             {
-                self.notices.tell(Notice::OutputFails { why: describe(&error) });
+                self.notices.send(Notice::OutputFails { why: describe(&error) });
             }
             let has_waited = |since: Instant| since.elapsed() >= LAST;
             if self.control.is_stopped() && has_waited(*stopped.get_or_insert_with(Instant::now)) {

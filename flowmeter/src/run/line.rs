@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
 use flowmeter_common::knobs::MILLISECOND;
-use flowmeter_common::tally::mark;
+use flowmeter_common::record::mark;
 
 use crate::collector::pcap::{Found, Rank, Reading, Share};
 use crate::dissect;

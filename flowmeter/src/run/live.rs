@@ -88,7 +88,7 @@ impl Live {
         self
     }
 
-    /// Has reports tell what this counts as URLs in which secrets were redacted.
+    /// Has reports show what this counts: URLs in which secrets were redacted.
     #[must_use]
     pub fn redacting(mut self, redacted: impl Fn() -> u64 + Send + 'static) -> Self {
         self.redacted = Box::new(redacted);
@@ -125,7 +125,7 @@ impl Live {
         let metered = meter_until_asked(&options, &control, &mut collector, &mut stages);
         // Whatever has happened, what is resident is written as far as it can be.
         let finished = collector.finish(&mut stages).map_err(Error::from);
-        let settled = stages.settle_all();
+        let written = stages.write_all();
         let recorded = match options.records {
             Some(_) => {
                 stages.report(&collector).map(|report| stages.outlets.record(&report.json()))
@@ -134,7 +134,7 @@ impl Live {
         };
         let closed = stages.outlets.close(LAST_ROWS).map_err(Error::from);
         let ended = metered.and_then(|end| {
-            finished.and(settled).and(recorded).and(closed)?;
+            finished.and(written).and(recorded).and(closed)?;
             if end == End::NoInterface { Err(Error::NoInterface) } else { Ok(()) }
         });
         match stages.report(&collector) {
@@ -162,7 +162,7 @@ fn meter_until_asked(
     let mut records = Due::every(options.records);
     let mut gone = Gone::default();
     for (interface, hooks) in collector.kernel().hooks() {
-        notices.tell(Notice::Metering {
+        notices.send(Notice::Metering {
             interface: interface.name.to_string(),
             hooks: hooks.iter().map(ToString::to_string).collect(),
         });
@@ -172,7 +172,7 @@ fn meter_until_asked(
             stages.outlets.reopen();
         }
         let events = collector.tick(stages)?;
-        stages.settle(Duration::from_secs(1))?;
+        stages.write_complete(Duration::from_secs(1))?;
         if records.is_due() {
             let report = stages.report(collector)?;
             stages.outlets.record(&report.json());
@@ -182,7 +182,7 @@ fn meter_until_asked(
             let _ = asked.send(stages.report(collector)?);
         }
         for change in hooks.look(collector.kernel())? {
-            notices.tell(Notice::Sight(change.to_string()));
+            notices.send(Notice::Sight(change.to_string()));
         }
         if gone.all_are(collector.kernel(), notices) {
             return Ok(End::NoInterface);
@@ -216,7 +216,7 @@ impl Gone {
         self.next = Instant::now() + LOOK;
         for interface in kernel.interfaces.iter().filter(|interface| !interface.is_there()) {
             if !self.names.contains(&interface.name) {
-                notices.tell(Notice::Gone { interface: interface.name.to_string() });
+                notices.send(Notice::Gone { interface: interface.name.to_string() });
                 self.names.push(Arc::clone(&interface.name));
             }
         }
@@ -278,23 +278,23 @@ impl Stages {
     }
 
     /// Writes the flows whose verdicts have come, and those that have waited for `longest`.
-    fn settle(&mut self, longest: Duration) -> Result<(), Error> {
+    fn write_complete(&mut self, longest: Duration) -> Result<(), Error> {
         self.annotator.exchange();
-        while let Some(flow) = self.annotator.settled(longest) {
+        while let Some(flow) = self.annotator.complete(longest) {
             self.write(flow);
         }
         Ok(self.outlets.look()?)
     }
 
     /// Writes all flows that wait for verdicts; those that get none in time go without.
-    fn settle_all(&mut self) -> Result<(), Error> {
+    fn write_all(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LAST_VERDICTS;
-        let mut settled = Ok(());
+        let mut written = Ok(());
         while self.annotator.waiting().flows > 0 && Instant::now() < deadline {
-            settled = settled.and(self.settle(LAST_VERDICTS));
+            written = written.and(self.write_complete(LAST_VERDICTS));
             thread::sleep(Duration::from_millis(1));
         }
-        settled.and(self.settle(Duration::ZERO))
+        written.and(self.write_complete(Duration::ZERO))
     }
 
     fn write(&mut self, mut flow: Flow) {
@@ -327,7 +327,7 @@ impl Stages {
                 balance: collector.balance()?,
                 interfaces: kernel.hooks().map(interface).collect(),
                 flows_left: collector.left() as u64,
-                flows_without_verdict: self.annotator.unsettled(),
+                flows_without_verdict: self.annotator.without_verdict(),
                 flows_in_userspace: collector.overflowed() as u64,
                 not_dissected: self.annotator.not_dissected(),
                 clock_step_ns: kernel.clock_step(),
@@ -384,7 +384,7 @@ fn hooks_work(kernel: &Kernel, notices: &Notices) -> bool {
         }
     }
     for (why, hooks) in failed {
-        notices.tell(Notice::NoSocketHooks { hooks, why: why.to_owned() });
+        notices.send(Notice::NoSocketHooks { hooks, why: why.to_owned() });
     }
     hooks.iter().any(SocketHook::works)
 }

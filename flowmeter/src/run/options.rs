@@ -48,13 +48,13 @@ pub struct LiveOptions {
     pub containment: Containment,
     /// Whether it tells all it can.
     pub details: bool,
-    /// Whether the kernel programs' log messages are told.
+    /// Whether the kernel programs' log messages are passed on.
     pub log_bpf: bool,
-    /// Where it goes what is to be told.
+    /// Where notices go.
     pub notices: Notices,
 }
 
-/// Bytes of a frame that the dissector gets live, unless told otherwise: more than `NFStream`'s 1536,
+/// Bytes of a frame that the dissector gets live, by default: more than `NFStream`'s 1536,
 /// since a browser's `ClientHello` on loopback or a link of large frames has as many.
 pub const SNAPSHOT_LENGTH: u16 = 4_096;
 
@@ -134,7 +134,7 @@ pub struct ReadOptions {
     pub details: bool,
     /// The run ends after this many flows.
     pub max_nflows: Option<u64>,
-    /// Where it goes what is to be told.
+    /// Where notices go.
     pub notices: Notices,
 }
 

@@ -99,7 +99,7 @@ impl Read {
         self
     }
 
-    /// Has reports tell what this counts as URLs in which secrets were redacted.
+    /// Has reports show what this counts: URLs in which secrets were redacted.
     #[must_use]
     pub fn redacting(mut self, redacted: impl Fn() -> u64 + Send + 'static) -> Self {
         self.redacted = Box::new(redacted);
@@ -155,7 +155,7 @@ impl Read {
 
     fn report(&self, tally: Tally, ledger: &Ledger, outlets: &Outlets, places: &Places) -> Report {
         if tally.latest_ns > NOTABLY_LATE_NS {
-            self.inputs.options.notices.tell(Notice::Late {
+            self.inputs.options.notices.send(Notice::Late {
                 packets: tally.late,
                 seconds: tally.latest_ns / 1_000_000_000,
             });

@@ -12,8 +12,8 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime::{self, EndReason};
 use flowmeter_common::packet::Packet;
+use flowmeter_common::record::{Effect, Record};
 use flowmeter_common::splt::Slot;
-use flowmeter_common::tally::{Effect, Record};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// The flows that have not ended, each with a `T` of its stage's.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Result, bail, ensure};
 use flowmeter_common::counter::{COUNTERS, Counter, Counters};
 use flowmeter_common::knobs::Knobs;
-use flowmeter_common::tally::{Record, mark};
+use flowmeter_common::record::{Record, mark};
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Handed, Kernel, Setup};
 use flowmeter_tests::packets::{strategies, udp};

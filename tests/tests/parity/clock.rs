@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use flowmeter_common::event::Why;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::EndReason;
-use flowmeter_common::tally::Record;
+use flowmeter_common::record::Record;
 use flowmeter_tests::kernel::{Handed, Kernel, Setup};
 use flowmeter_tests::packets::udp;
 use flowmeter_tests::root;

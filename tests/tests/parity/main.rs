@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::EndReason;
-use flowmeter_common::tally::Record;
+use flowmeter_common::record::Record;
 use flowmeter_tests::kernel::Handed;
 use flowmeter_tests::meter::slowness;
 use proptest::prelude::*;

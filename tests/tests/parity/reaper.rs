@@ -10,7 +10,7 @@ use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::lifetime::EndReason;
 use flowmeter_common::packet::Packet;
-use flowmeter_common::tally::Record;
+use flowmeter_common::record::Record;
 use flowmeter_tests::host::Host;
 use flowmeter_tests::kernel::{Handed, Kernel, Setup};
 use flowmeter_tests::packets::udp;

@@ -45,14 +45,14 @@ pub struct ProcessKey {
     pub start_ticks: u64,
 }
 
-/// A process, and what it was heard of by.
+/// A process as it was seen at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Sighting {
     /// The process.
     pub key: ProcessKey,
     /// Which of its programs it ran; 0 if unknown.
     pub exec_id: u64,
-    /// When it was heard of, by the kernel's clock; ns. It may have run other programs before and
+    /// When it was seen, by the kernel's clock; ns. It may have run other programs before and
     /// since.
     pub time_ns: u64,
     /// The number of the cgroup that it was in then; 0 if unknown.
@@ -61,7 +61,7 @@ pub struct Heard {
     pub parent: u32,
 }
 
-impl Heard {
+impl Sighting {
     /// By an event of a socket.
     pub fn by(event: &OwnerEvent) -> Self {
         Self {
@@ -81,13 +81,13 @@ impl Heard {
 
     /// By a flow that began at `time_ns`.
     pub fn of(owner: &Owner, time_ns: u64) -> Self {
-        let told = owner.told.as_ref();
+        let reported = owner.reported.as_ref();
         Self {
             key: ProcessKey { pid: owner.pid, start_ticks: owner.start_ticks },
-            exec_id: told.map_or(0, |told| told.exec_id),
-            time_ns: told.map_or(time_ns, |told| told.time_ns),
-            cgroup: told.map_or(0, |told| told.cgroup),
-            parent: told.map_or(0, |told| told.parent),
+            exec_id: reported.map_or(0, |reported| reported.exec_id),
+            time_ns: reported.map_or(time_ns, |reported| reported.time_ns),
+            cgroup: reported.map_or(0, |reported| reported.cgroup),
+            parent: reported.map_or(0, |reported| reported.parent),
         }
     }
 }
@@ -119,7 +119,7 @@ pub struct Profile {
     name: Option<String>,
     /// Who made it, and so on.
     pub lineage: Lineage,
-    /// Its users and groups, if the kernel did not tell them when it used its socket.
+    /// Its users and groups, if the kernel did not report them when it used its socket.
     pub ids: Ids,
     /// Its cgroup's path.
     pub cgroup: Option<String>,
@@ -207,7 +207,7 @@ pub struct Counters {
 pub struct Profiles {
     shared: Arc<Shared>,
     /// To the thread that reads. A full queue is no loss: who is asked for is read then.
-    queue: Sender<Heard>,
+    queue: Sender<Sighting>,
 }
 
 #[derive(Debug)]
@@ -314,19 +314,19 @@ impl Profiles {
     pub fn start(options: Options, clock: Clock) -> Result<Self, Error> {
         let hashing = options.hash.map(Hashing::start).transpose()?;
         let shared = Arc::new(Shared::new(options, Path::new("/proc"), clock, hashing));
-        let (queue, wanted) = bounded::<Heard>(QUEUE);
+        let (queue, wanted) = bounded::<Sighting>(QUEUE);
         let reader = Arc::clone(&shared);
-        let read = move || wanted.into_iter().for_each(|heard| drop(reader.get(heard)));
+        let read = move || wanted.into_iter().for_each(|sighting| drop(reader.get(sighting)));
         thread::Builder::new().name("profiles".into()).spawn(read).map_err(Error::Thread)?;
         Ok(Self { shared, queue })
     }
 
     /// A process is heard of for the first time: it is read soon.
-    pub fn observe(&self, heard: Heard) {
-        let _ = self.queue.try_send(heard);
+    pub fn observe(&self, sighting: Sighting) {
+        let _ = self.queue.try_send(sighting);
     }
 
-    /// A process has begun a program, which the kernel told.
+    /// A process has begun a program, which the kernel reported.
     pub fn executed(&self, event: &ExecEvent) {
         let mut table = lock(&self.shared.table);
         table.programs.begin(event);
@@ -364,8 +364,8 @@ impl Profiles {
     }
 
     /// What is known of a process; read now if it was not yet.
-    pub fn get(&self, heard: Heard) -> (Arc<Profile>, Source) {
-        self.shared.get(heard)
+    pub fn get(&self, sighting: Sighting) -> (Arc<Profile>, Source) {
+        self.shared.get(sighting)
     }
 
     /// The name of a user, by `/etc/passwd` as it was when first asked.
@@ -402,13 +402,13 @@ impl Shared {
         Self { options, root: root.to_owned(), clock, table: Mutex::default(), hashing }
     }
 
-    fn get(&self, heard: Heard) -> (Arc<Profile>, Source) {
-        self.look_up(heard, MOST_ANCESTORS)
+    fn get(&self, sighting: Sighting) -> (Arc<Profile>, Source) {
+        self.look_up(sighting, MOST_ANCESTORS)
     }
 
     /// The same, with up to this many ancestors.
-    fn look_up(&self, heard: Heard, ancestors: u32) -> (Arc<Profile>, Source) {
-        let Heard { key, exec_id, time_ns, .. } = heard;
+    fn look_up(&self, sighting: Sighting, ancestors: u32) -> (Arc<Profile>, Source) {
+        let Sighting { key, exec_id, time_ns, .. } = sighting;
         let start_ns = key.start_ticks * TICK_NS;
         let table = lock(&self.table);
         let program = match exec_id {
@@ -435,7 +435,7 @@ impl Shared {
             .then(|| Reading::of(&self.root, key, self.options.max_cmdline))
             .flatten();
         let source = if reading.is_some() { Source::Procfs } else { Source::Memory };
-        let mut profile = self.profile(&heard, program.as_ref(), fork.as_ref(), reading);
+        let mut profile = self.profile(&sighting, program.as_ref(), fork.as_ref(), reading);
         let child_ns = start_ns;
         if let Some((maker, name)) = self.maker(&profile, key, child_ns, fork.as_ref())
             && ancestors > 0
@@ -455,9 +455,9 @@ impl Shared {
         if table.programs.last(&key).map(|last| last.exec_id) != last_id {
             // Another program has begun, which may be the one that was read.
             drop(table);
-            return self.look_up(heard, ancestors);
+            return self.look_up(sighting, ancestors);
         }
-        table.place(&mut profile, heard.cgroup);
+        table.place(&mut profile, sighting.cgroup);
         if let Some(Kept { profile: Some(profile), .. }) = table.profiles.get(&id) {
             return (Arc::clone(profile), Source::Procfs); // somebody else was faster, just now
         }
@@ -474,12 +474,12 @@ impl Shared {
     /// Puts together what is known.
     fn profile(
         &self,
-        heard: &Heard,
+        sighting: &Sighting,
         program: Option<&Program>,
         fork: Option<&Fork>,
         reading: Option<Reading>,
     ) -> Profile {
-        let key = heard.key;
+        let key = sighting.key;
         let max_cmdline = self.options.max_cmdline;
         let mut profile = Profile {
             is_hashed: self.hashing.is_some(),
@@ -490,7 +490,7 @@ impl Shared {
             ..Profile::default()
         };
         let mut args = Vec::new();
-        let mut parent = (heard.parent != 0).then_some(heard.parent);
+        let mut parent = (sighting.parent != 0).then_some(sighting.parent);
         let maker = fork.map(|fork| fork.maker.pid);
         if let Some(program) = program {
             parent = parent.or((program.parent != 0).then_some(program.parent));
@@ -538,14 +538,14 @@ impl Shared {
         key: ProcessKey,
         time_ns: u64,
         fork: Option<&Fork>,
-    ) -> Option<(Heard, Option<String>)> {
-        let heard = |key, exec_id| Heard { key, exec_id, time_ns, cgroup: 0, parent: 0 };
+    ) -> Option<(Sighting, Option<String>)> {
+        let sighting = |key, exec_id| Sighting { key, exec_id, time_ns, cgroup: 0, parent: 0 };
         if let Some(fork) = fork {
-            return Some((heard(fork.maker, fork.exec_id), Some(fork.name.clone())));
+            return Some((sighting(fork.maker, fork.exec_id), Some(fork.name.clone())));
         }
         let pid = profile.parent.filter(|pid| *pid != 0 && *pid != key.pid)?;
         let (parent, name) = reading::parent(&self.root, pid, key.start_ticks)?;
-        Some((heard(parent, 0), Some(name)))
+        Some((sighting(parent, 0), Some(name)))
     }
 
     /// Has the executable of a process hashed that was just read.
@@ -613,8 +613,8 @@ mod tests {
         }
     }
 
-    fn heard(key: ProcessKey) -> Heard {
-        Heard { key, exec_id: 0, time_ns: u64::MAX, cgroup: 0, parent: 0 }
+    fn sighting(key: ProcessKey) -> Sighting {
+        Sighting { key, exec_id: 0, time_ns: u64::MAX, cgroup: 0, parent: 0 }
     }
 
     fn shared(options: Options) -> Shared {
@@ -631,7 +631,7 @@ mod tests {
         let shared = shared(Options::default());
         let sleeper = Sleeper::new();
         let key = sleeper.key();
-        let (profile, source) = shared.get(heard(key));
+        let (profile, source) = shared.get(sighting(key));
         let path = profile.executable.path.clone();
         assert!(path.is_some_and(|path| path.ends_with("/sleep") || path.ends_with("/coreutils")));
         assert_eq!(profile.args, ["sleep", "60"]);
@@ -641,7 +641,7 @@ mod tests {
         assert!(profile.parent_name.is_some() && ids.uid != NO_ID && ids.real_gid != NO_ID);
         assert_eq!(source, Source::Procfs);
         drop(sleeper);
-        let (profile, source) = shared.get(heard(key));
+        let (profile, source) = shared.get(sighting(key));
         assert_eq!(
             (&profile.args[..], source),
             (&["sleep".into(), "60".into()][..], Source::Memory)
@@ -660,7 +660,7 @@ mod tests {
         };
         begins(4, b"/bin/loader\0", b"loader\0-x\0");
         begins(5, b"/bin/sleep\0", b"sleep\x0060\0");
-        let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        let get = |exec_id| profiles.get(Sighting { exec_id, ..sighting(key) }).0;
         let told = |profile: &Profile| (profile.executable.view, profile.cmdline.clone());
         assert_eq!(get(4).executable.path.as_deref(), Some("/bin/loader"));
         assert_eq!(told(&get(4)), (Some(View::Asked), Some("loader -x".into())));
@@ -673,7 +673,7 @@ mod tests {
         let profiles = profiles();
         let sleeper = Sleeper::new();
         let key = sleeper.key();
-        let get = |exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        let get = |exec_id| profiles.get(Sighting { exec_id, ..sighting(key) }).0;
         assert_eq!(get(4).cmdline.as_deref(), Some("sleep 60"), "as far as is known");
         // It is `sleep` that the kernel reports now: before, it was something else.
         profiles.executed(&programs::tests::event(key, 5, b"/bin/sleep\0", b"sleep\x0060\0"));
@@ -699,7 +699,7 @@ mod tests {
         profiles.forked(&programs::tests::fork(child, maker, 4));
         profiles.forked(&programs::tests::fork(grandchild, child, 4));
         profiles.executed(&event(grandchild, 5, b"/bin/other\0", b"other\0"));
-        let get = |key, exec_id| profiles.get(Heard { exec_id, ..heard(key) }).0;
+        let get = |key, exec_id| profiles.get(Sighting { exec_id, ..sighting(key) }).0;
         assert_eq!(get(child, 4).cmdline.as_deref(), Some("sleep 60"));
         assert_eq!(get(child, 4).executable, get(maker, 4).executable);
         assert_eq!(get(child, 4).parent_name.as_deref(), Some("sleep"));
@@ -721,7 +721,7 @@ mod tests {
         profiles.cgroup_made(&CgroupEvent { id: 9, path_bytes: u64::MAX, path: [0; 512] });
         let cgroup = |cgroup, start_ticks| {
             let key = ProcessKey { pid: u32::MAX, start_ticks };
-            profiles.get(Heard { cgroup, ..heard(key) }).0.cgroup.clone()
+            profiles.get(Sighting { cgroup, ..sighting(key) }).0.cgroup.clone()
         };
         assert_eq!([cgroup(7, 1), cgroup(8, 2), cgroup(9, 3)], [Some("/ab".into()), None, None]);
     }
@@ -733,7 +733,7 @@ mod tests {
         let key = ProcessKey { pid: u32::MAX, start_ticks: 1 };
         let args = b"app\0--token\0abc\0-v\0";
         profiles.executed(&programs::tests::event(key, 4, b"/bin/app\0", args));
-        let (profile, _) = profiles.get(Heard { exec_id: 4, ..heard(key) });
+        let (profile, _) = profiles.get(Sighting { exec_id: 4, ..sighting(key) });
         assert_eq!(profile.args, ["app", "--token", redact::REDACTED, "-v"]);
         assert_eq!(profile.cmdline.as_deref(), Some("app --token [redacted] -v"));
         assert_eq!(profile.redacted, 1);
@@ -743,7 +743,7 @@ mod tests {
     fn another_process_with_the_number_tells_nothing() {
         let sleeper = Sleeper::new();
         let key = ProcessKey { start_ticks: sleeper.key().start_ticks + 1, ..sleeper.key() };
-        let (profile, _) = shared(Options::default()).get(heard(key));
+        let (profile, _) = shared(Options::default()).get(sighting(key));
         assert_eq!((&profile.executable, profile.ids), (&Executable::default(), Ids::default()));
         assert!(profile.start_ms.is_some());
     }
@@ -753,9 +753,9 @@ mod tests {
         let sleeper = Sleeper::new();
         let key = sleeper.key();
         // Its child has gone.
-        let child = |start_ticks| Heard {
+        let child = |start_ticks| Sighting {
             parent: key.pid,
-            ..heard(ProcessKey { pid: u32::MAX, start_ticks })
+            ..sighting(ProcessKey { pid: u32::MAX, start_ticks })
         };
         let name = |start| shared(Options::default()).get(child(start)).0.parent_name.clone();
         assert_eq!(name(key.start_ticks).as_deref(), Some("sleep"));
@@ -766,7 +766,7 @@ mod tests {
     fn memory_is_bounded_and_what_is_forgotten_counted() {
         let shared = shared(Options { max_processes: 2, ..Options::default() });
         for start_ticks in 1..=5 {
-            shared.get(heard(ProcessKey { pid: 1, start_ticks }));
+            shared.get(sighting(ProcessKey { pid: 1, start_ticks }));
         }
         let table = lock(&shared.table);
         assert_eq!((table.profiles.len(), table.order.len(), table.evictions), (2, 2, 3));
@@ -776,7 +776,7 @@ mod tests {
     fn long_command_lines_are_cut_and_names_are_not() {
         let sleeper = Sleeper::new();
         let shared = shared(Options { max_cmdline: 7, ..Options::default() });
-        let (profile, _) = shared.get(heard(sleeper.key()));
+        let (profile, _) = shared.get(sighting(sleeper.key()));
         assert_eq!(profile.args, ["sleep", "6"]);
         assert_eq!(profile.first.as_deref(), Some("sleep"));
     }
@@ -792,7 +792,7 @@ mod tests {
         let child = Command::new(&program).arg("60").spawn().expect("it runs");
         let sleeper = Sleeper(child);
         let key = sleeper.key_once(|args| args.starts_with(folder.as_os_str().as_bytes()));
-        let (profile, _) = shared(Options::default()).get(heard(key));
+        let (profile, _) = shared(Options::default()).get(sighting(key));
         std::fs::remove_dir_all(&folder).expect("it is ours");
         assert!(profile.ids.uid != NO_ID && profile.args.len() == 2, "{profile:?}");
     }

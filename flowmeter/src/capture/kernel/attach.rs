@@ -126,7 +126,7 @@ fn wanted_xdp(
 ) -> Result<Option<&'static str>, Error> {
     match xdp_program(ebpf) {
         Err(Error::Program { source, .. }) if wanted == Ingress::Auto => {
-            notices.tell(Notice::NoXdp {
+            notices.send(Notice::NoXdp {
                 interface: interface.name.to_string(),
                 why: source.to_string(),
             });

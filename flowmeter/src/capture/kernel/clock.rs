@@ -83,7 +83,7 @@ impl WallClock {
         let clock = Clock::ask(ebpf, &words)?;
         let offset_ns = clock.wall_offset_ns();
         let wall = Self { clock, words, offset_ns, first_ns: offset_ns };
-        wall.tell();
+        wall.publish();
         Ok(wall)
     }
 
@@ -100,7 +100,7 @@ impl WallClock {
             return None;
         }
         self.offset_ns = offset_ns;
-        self.tell();
+        self.publish();
         Some(step)
     }
 
@@ -109,7 +109,7 @@ impl WallClock {
         self.offset_ns - self.first_ns
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         if let Some(word) = self.words.get(word::WALL_OFFSET) {
             word.store(self.offset_ns.cast_unsigned(), Ordering::Relaxed);
         }

@@ -49,7 +49,7 @@ impl Interface {
     pub(super) fn hold_promiscuous(&mut self, notices: &Notices) {
         match sys::promiscuous(self.index) {
             Ok(socket) => self.promiscuous = Some(socket),
-            Err(e) => notices.tell(Notice::NotPromiscuous {
+            Err(e) => notices.send(Notice::NotPromiscuous {
                 interface: self.name.to_string(),
                 why: e.to_string(),
             }),
@@ -79,7 +79,7 @@ impl FarEnd {
     }
 
     /// Another network namespace, as the programs report it; none if that is not known.
-    pub fn told(&self, namespace: BorrowedFd<'_>) -> Option<Namespace> {
+    pub fn namespace_of(&self, namespace: BorrowedFd<'_>) -> Option<Namespace> {
         sys::netns_cookie_of(namespace).ok().map(Namespace::Is)
     }
 
@@ -130,7 +130,7 @@ fn first_header(name: &str, link: &Link, notices: &Notices) -> u32 {
         | Layer::Ipgre
         | Layer::Ip6gre => next::IP,
         other => {
-            notices.tell(Notice::UnknownFrames {
+            notices.send(Notice::UnknownFrames {
                 interface: name.to_owned(),
                 kind: other.to_string(),
             });

@@ -11,8 +11,8 @@ use flowmeter_common::event::{
 };
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::EndReason;
+use flowmeter_common::record::Record;
 use flowmeter_common::splt::{CHUNK_SLOTS, Chunk, ChunkKey, Slot};
-use flowmeter_common::tally::Record;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::sys::{self, Batch};

@@ -82,7 +82,7 @@ pub struct Options {
     pub snapshot_length: u16,
     /// Whether the interfaces take packets for others too.
     pub promiscuous: bool,
-    /// Whether the kernel is to tell whose sockets the flows come from.
+    /// Whether the kernel is to report whose sockets the flows come from.
     pub attribute: bool,
     /// Whether the programs log what they do.
     pub log: bool,
@@ -258,7 +258,7 @@ impl Kernel {
     /// Hands on what the programs have logged, if they do.
     pub fn tell_log(&mut self) {
         if let Some(logger) = &mut self.logger {
-            logger.tell();
+            logger.drain();
         }
     }
 

@@ -1,4 +1,4 @@
-//! How does the kernel tell whose sockets there are?
+//! How does the kernel report whose sockets there are?
 //!
 //! By programs at the sockets of all processes: in the root cgroup and at tracepoints. They are
 //! gone with the process.

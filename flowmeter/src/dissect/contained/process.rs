@@ -71,7 +71,7 @@ pub struct Recipe {
     pub losses: Arc<Losses>,
     /// Whether another child stands by.
     pub spare: Spare,
-    /// Where it goes what is to be told.
+    /// Where notices go.
     pub notices: Notices,
 }
 
@@ -244,7 +244,7 @@ impl Contained {
     fn put_off(&mut self, error: &Error) {
         self.count_start(error);
         if self.retry.is_none() {
-            self.recipe.notices.tell(Notice::NoDissector { why: error.to_string() });
+            self.recipe.notices.send(Notice::NoDissector { why: error.to_string() });
         }
         self.retry = Some(put_off(self.retry));
     }
@@ -295,7 +295,7 @@ impl Contained {
         if let (Some(batch), Some(quarantine)) = (killed_by, &self.recipe.quarantine)
             && let Err(e) = quarantine.keep(batch)
         {
-            self.recipe.notices.tell(Notice::NoQuarantine { why: e.to_string() });
+            self.recipe.notices.send(Notice::NoQuarantine { why: e.to_string() });
         }
     }
 }

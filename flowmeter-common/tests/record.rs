@@ -3,8 +3,8 @@
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::{Layer, Packet, protocol};
+use flowmeter_common::record::{Direction, Effect, Record, wide};
 use flowmeter_common::splt::Slot;
-use flowmeter_common::tally::{Direction, Effect, Record, wide};
 use flowmeter_common::tcp::{CWR, FIN, PSH};
 use proptest::prelude::*;
 
