@@ -58,8 +58,8 @@ pub struct MeterArgs {
     #[arg(long)]
     sequences: bool,
 
-    /// List at most this many packets there, 1 to 16777216; live at most 255. [default: 65535, live
-    /// 255]
+    /// List at most this many packets with --sequences, 1 to 16777216; live at most 255. [default:
+    /// 65535, live 255]
     #[arg(long, value_name = "PACKETS",
         value_parser = value_parser!(u32).range(1..=16_777_216), allow_negative_numbers = true)]
     max_sequence: Option<u32>,
