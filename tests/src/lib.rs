@@ -9,6 +9,7 @@ pub mod meter;
 pub mod ndpi;
 pub mod netns;
 pub mod packets;
+pub mod piped;
 pub mod root;
 
 use std::path::PathBuf;

@@ -3,141 +3,18 @@
 //! A reader that is slow, stopped or gone, a fifo that nobody reads, a disk that is full: no packet is
 //! lost, and what could not be written is counted and said. Needs root.
 
-#![expect(unsafe_code, reason = "signals by libc")]
-
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use flowmeter_tests::meter::{Meter, number, patience};
+use flowmeter_tests::meter::{Meter, number};
 use flowmeter_tests::netns::{Link, WIRE};
-use flowmeter_tests::{program, root};
+use flowmeter_tests::piped::{Disk, FLOOD, Folder, Piped, check};
+use flowmeter_tests::root;
 use serde_json::Value;
-
-/// A flow of one packet from each of so many ports to each of ten, all in a fraction of a second.
-const FLOOD: &str = "
-import socket, sys
-for source in range(int(sys.argv[1])):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(('10.9.0.1', 20000 + source))
-    for port in range(9000, 9100):
-        s.sendto(b'x', ('10.9.0.2', port))
-    s.close()
-";
-
-/// A meter whose standard output is a pipe.
-struct Piped {
-    child: Child,
-    stdout: Option<ChildStdout>,
-    /// What it says, line by line.
-    said: Arc<Mutex<Vec<String>>>,
-    listener: Option<JoinHandle<()>>,
-}
-
-impl Piped {
-    fn start(link: &Link, args: &[&str]) -> Result<Self> {
-        let mut command = link.near.command(&program("flowmeter")?.to_string_lossy());
-        command.arg("live").args(args).args(["--n-dissections=0", WIRE]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let stderr = child.stderr.take().context("standard error is piped")?;
-        let stdout = child.stdout.take();
-        let said = Arc::<Mutex<Vec<String>>>::default();
-        let listener = thread::spawn({
-            let said = Arc::clone(&said);
-            move || listen(stderr, &said)
-        });
-        let meter = Self { child, stdout, said, listener: Some(listener) };
-        meter.wait_for("flowmeter: metering")?;
-        Ok(meter)
-    }
-
-    /// Waits until it says a line with this in it.
-    fn wait_for(&self, text: &str) -> Result<()> {
-        let deadline = Instant::now() + patience();
-        while !self.has_said(text)? {
-            ensure!(Instant::now() < deadline, "no `{text}` in: {:#?}", self.said()?);
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
-    fn has_said(&self, text: &str) -> Result<bool> {
-        Ok(self.said()?.iter().any(|line| line.contains(text)))
-    }
-
-    fn said(&self) -> Result<Vec<String>> {
-        Ok(self.said.lock().map_err(|_| anyhow::anyhow!("the listener panicked"))?.clone())
-    }
-
-    /// Waits until its reports satisfy `enough`.
-    fn wait_for_report(&self, enough: impl Fn(&Value) -> bool) -> Result<()> {
-        let deadline = Instant::now() + patience();
-        while !self.reports()?.iter().any(&enough) {
-            ensure!(Instant::now() < deadline, "in vain: {:#?}", self.said()?);
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    fn reports(&self) -> Result<Vec<Value>> {
-        let lines = self.said()?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the child has not been waited for, so the pid is its own.
-        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
-    }
-
-    /// Waits for its end, and gives its exit code and last report.
-    fn ended(&mut self) -> Result<(Option<i32>, Value)> {
-        let deadline = Instant::now() + patience() * 2;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < deadline, "it does not end: {:#?}", self.said()?);
-            thread::sleep(Duration::from_millis(10));
-        };
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
-        }
-        let report = self.reports()?.pop().with_context(|| format!("{:#?}", self.said()))?;
-        Ok((status.code(), report))
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn listen(stderr: ChildStderr, said: &Mutex<Vec<String>>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if let Ok(mut said) = said.lock() {
-            said.push(line);
-        }
-    }
-}
-
-/// Fails unless every packet is where the report says.
-fn check(report: &Value) -> Result<()> {
-    let packets = |name: &str| number(report, name);
-    let handled = ["exported", "withheld", "unwritten", "waiting", "resident"];
-    let handled: u64 = handled.iter().map(|name| packets(&format!("packets_{name}"))).sum();
-    ensure!(packets("packets_processed") == handled, "{report:#}");
-    ensure!(report["balance_error"] == 0, "{report:#}");
-    ensure!(packets("packets_lost") == 0, "{report:#}");
-    Ok(())
-}
 
 #[test]
 fn a_reader_that_is_stopped_costs_no_packet_and_what_it_did_not_get_is_counted() -> Result<()> {
@@ -225,46 +102,6 @@ fn a_fifo_without_a_reader_is_told_of_and_signals_end_the_run() -> Result<()> {
     ensure!(code == Some(0) && rows >= 100, "{rows} rows: {report:#}");
     ensure!(number(&report, "flows_expired") == rows as u64, "{rows} rows: {report:#}");
     Ok(())
-}
-
-/// A folder of a test's own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Result<Self> {
-        let name = format!("flowmeter-outputs-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A disk of 256 KiB, gone with the value.
-struct Disk(Folder);
-
-impl Disk {
-    fn new(name: &str) -> Result<Self> {
-        let folder = Folder::new(name)?;
-        let mount = ["-t", "tmpfs", "-o", "size=256k", "flowmeter"];
-        ensure!(Command::new("mount").args(mount).arg(&folder.0).status()?.success(), "no tmpfs");
-        Ok(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0.0
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
 }
 
 #[test]

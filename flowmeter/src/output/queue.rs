@@ -34,7 +34,8 @@ pub enum WhenFull {
     /// Rows are dropped and counted. The run goes on as if nothing were.
     #[default]
     Drop,
-    /// The run waits. Live, that is for as long as the kernel's rings have room.
+    /// The run waits: live for as long as the kernel's rings have room, and some seconds once it is
+    /// asked to end.
     Wait,
     /// The run ends.
     End,
@@ -66,6 +67,10 @@ pub struct Queue<L> {
     ended: Receiver<()>,
     load: L,
     since: Instant,
+    /// Set when the run is asked to end.
+    stop: Arc<AtomicBool>,
+    /// Since when that is known here.
+    stopped: Option<Instant>,
     notices: Notices,
     /// Whether it was told that rows are lost.
     has_reported: bool,
@@ -121,16 +126,20 @@ const SPARE: usize = 8;
 /// After a failure the output is tried again after this time.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Once the run is asked to end, room is waited for no longer than this.
+const LAST: Duration = Duration::from_secs(5);
+
 /// The thread looks this often whether it is to give up.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<L: Load> Queue<L> {
-    /// Starts the thread of an output, which `name` stands for in notices. A thread has the
-    /// capabilities of the one that starts it.
+    /// Starts the thread of an output, which `name` stands for in notices. `stop` is set when the run
+    /// is asked to end. A thread has the capabilities of the one that starts it.
     pub fn start(
         name: &str,
         output: Box<dyn Output<L>>,
         options: Options,
+        stop: Arc<AtomicBool>,
         notices: Notices,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -159,6 +168,8 @@ impl<L: Load> Queue<L> {
             ended,
             load: L::default(),
             since: Instant::now(),
+            stop,
+            stopped: None,
             notices,
             has_reported: false,
         })
@@ -219,6 +230,11 @@ impl<L: Load> Queue<L> {
         };
         if self.options.when_full == WhenFull::Wait {
             while is_full(&self.shared) && !books.is_broken {
+                if self.stop.load(Relaxed)
+                    && self.stopped.get_or_insert_with(Instant::now).elapsed() >= LAST
+                {
+                    break;
+                }
                 let waited = self.shared.room.wait_timeout(books, LOOK);
                 books = waited.unwrap_or_else(PoisonError::into_inner).0;
             }

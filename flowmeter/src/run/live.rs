@@ -112,10 +112,11 @@ impl Live {
     fn meter(self) -> Result<Report, Failed<Error>> {
         let Self { options, control, outlets, mut kernel, peers, redacted } = self;
         let notices = options.notices.clone();
-        let mut stages = match Stages::start(&options, outlets, &mut kernel, peers, redacted) {
-            Ok(stages) => stages,
-            Err(e) => return Err(Failed::unreported(e)),
-        };
+        let mut stages =
+            match Stages::start(&options, &control, outlets, &mut kernel, peers, redacted) {
+                Ok(stages) => stages,
+                Err(e) => return Err(Failed::unreported(e)),
+            };
         let max_overflow = options.max_flows as usize;
         let collector = Collector::new(kernel, options.knobs, max_overflow, notices.clone());
         let mut collector = match collector {
@@ -260,6 +261,7 @@ impl Observer for Stages {
 impl Stages {
     fn start(
         options: &LiveOptions,
+        control: &Control,
         outlets: Vec<Outlet>,
         kernel: &mut Kernel,
         peers: Option<Peers>,
@@ -271,7 +273,7 @@ impl Stages {
         Ok(Self {
             annotator: Annotator::start(options, ring, settled, peers, kernel.clock())?,
             interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
-            outlets: Outlets::queued(outlets, &options.notices).map_err(Error::Thread)?,
+            outlets: Outlets::queued(outlets, control, &options.notices).map_err(Error::Thread)?,
             ledger: Ledger::new(options.max_nflows),
             redacted,
         })

@@ -98,16 +98,18 @@ impl Output<Flows> for Function {
 
 impl Outlets {
     /// With a thread and a queue for each.
-    pub fn queued(outlets: Vec<Outlet>, notices: &Notices) -> io::Result<Self> {
+    pub fn queued(outlets: Vec<Outlet>, control: &Control, notices: &Notices) -> io::Result<Self> {
+        let stop = || control.stop_flag();
         let open = outlets.into_iter().map(|Outlet { name, takes, queue }| {
             let to = match takes {
                 Takes::Rows(format, output) => {
-                    let queue = Queue::start(&name, output, queue, notices.clone())?;
+                    let queue = Queue::start(&name, output, queue, stop(), notices.clone())?;
                     To::Rows(format, Pipe::Queued(queue))
                 }
                 Takes::Flows(take) => {
                     let output = Box::new(Function(take));
-                    To::Flows(Pipe::Queued(Queue::start(&name, output, queue, notices.clone())?))
+                    let queue = Queue::start(&name, output, queue, stop(), notices.clone())?;
+                    To::Flows(Pipe::Queued(queue))
                 }
             };
             Ok(Open { name, to })
