@@ -106,7 +106,7 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) -> io::Result<(
 async fn answer(
     request: Request<Incoming>,
     control: &Arc<Control>,
-    asks: &Mutex<()>,
+    asks: &Arc<Mutex<()>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -119,9 +119,14 @@ async fn answer(
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let text = Text::wanted(accept.unwrap_or_default());
     // One at a time: a report is some 5 ms of waiting for the meter.
-    let _turn = asks.lock().await;
+    let turn = Arc::clone(asks).lock_owned().await;
     let control = Arc::clone(control);
-    let report = tokio::task::spawn_blocking(move || control.report()).await;
+    let report = tokio::task::spawn_blocking(move || {
+        // For as long as it is waited for, also by a client that has given up.
+        let _turn = turn;
+        control.report()
+    });
+    let report = report.await;
     let Ok(Some(report)) = report else {
         return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the meter has ended\n"));
     };
@@ -149,15 +154,25 @@ impl MetricsFile {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".tmp");
         let file = Self { path: path.to_owned(), beside: beside.into() };
-        let is_folder = path.is_dir().then(|| io::ErrorKind::IsADirectory.into());
-        let tried = is_folder.map_or_else(|| File::create(&file.beside).map(drop), Err);
+        let is_other = path.symlink_metadata().is_ok_and(|found| !found.is_file());
+        let is_folder = is_other.then(|| io::Error::other("it is there, and no regular file"));
+        let tried = is_folder.map_or_else(|| file.begin().map(drop), Err);
         tried.map_err(|source| Error::Write { path: path.to_owned(), source })?;
         Ok(file)
     }
 
+    /// The file beside, made anew: what another user has put there is not followed.
+    fn begin(&self) -> io::Result<File> {
+        match fs::remove_file(&self.beside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => File::create_new(&self.beside),
+        }
+    }
+
     /// Writes figures.
     pub fn write(&self, report: &Report) -> Result<(), Error> {
-        let written = File::create(&self.beside)
+        let written = self
+            .begin()
             .and_then(|mut file| file.write_all(report.metrics(Text::Prometheus).as_bytes()))
             .and_then(|()| fs::rename(&self.beside, &self.path));
         written.map_err(|source| Error::Write { path: self.path.clone(), source })
