@@ -64,13 +64,16 @@ fn live(plan: LivePlan) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         let mut watch = signals::Watch::start()?;
         let listener = plan.metrics.listen.map(metrics::listen).transpose()?;
-        let file = plan.metrics.file.as_deref().map(MetricsFile::new).transpose()?;
+        let file = plan.metrics.file.as_deref().map(MetricsFile::new);
+        file.iter().try_for_each(MetricsFile::check)?;
         let log = plan.log.open()?;
         let needs = plan.needs();
         let schema = Arc::clone(&plan.log.schema);
         let run = Run::live(plan.options)?.to(log).redacting(move || schema.redacted());
         // While there is no other thread, which would keep its own.
         privileges::keep_only(needs)?;
+        // With the rights that are left.
+        file.iter().try_for_each(MetricsFile::check)?;
         let control = run.control();
         if let Some(every) = plan.performance_report {
             report_every(every, &control)?;

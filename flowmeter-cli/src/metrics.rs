@@ -5,9 +5,10 @@
 //! time, and one report at a time.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -58,6 +59,9 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// A request's head may take this long.
 const LONGEST_HEAD: Duration = Duration::from_secs(2);
+
+/// A report is waited for this long.
+const LONGEST_REPORT: Duration = Duration::from_secs(5);
 
 /// Bytes of a request's head; what is longer is refused.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -118,21 +122,27 @@ async fn answer(
     }
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let text = Text::wanted(accept.unwrap_or_default());
-    // One at a time: a report is some 5 ms of waiting for the meter.
-    let turn = Arc::clone(asks).lock_owned().await;
-    let control = Arc::clone(control);
-    let report = tokio::task::spawn_blocking(move || {
-        // For as long as it is waited for, also by a client that has given up.
-        let _turn = turn;
-        control.report()
-    });
-    let report = report.await;
-    let Ok(Some(report)) = report else {
-        return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the meter has ended\n"));
+    let report = match tokio::time::timeout(LONGEST_REPORT, report(control, asks)).await {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the meter has ended\n")),
+        // It waits for its output: `--when-full wait`.
+        Err(_) => return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the meter is held up\n")),
     };
     let mut response = Response::new(Full::from(report.metrics(text)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(text.media_type()));
     Ok(response)
+}
+
+/// A report, one at a time: it is some 5 ms of waiting for the meter.
+async fn report(control: &Arc<Control>, asks: &Arc<Mutex<()>>) -> Option<Report> {
+    let turn = Arc::clone(asks).lock_owned().await;
+    let control = Arc::clone(control);
+    let report = tokio::task::spawn_blocking(move || {
+        // For as long as it is waited for, even if the client has given up.
+        let _turn = turn;
+        control.report()
+    });
+    report.await.ok().flatten()
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
@@ -149,32 +159,45 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Finds out whether it can be written. One that is there stays until there are figures.
-    pub fn new(path: &Path) -> Result<Self, Error> {
+    /// Nothing is written yet.
+    pub fn new(path: &Path) -> Self {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".tmp");
-        let file = Self { path: path.to_owned(), beside: beside.into() };
-        let is_other = path.symlink_metadata().is_ok_and(|found| !found.is_file());
-        let is_folder = is_other.then(|| io::Error::other("it is there, and no regular file"));
-        let tried = is_folder.map_or_else(|| file.begin().map(drop), Err);
-        tried.map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        Self { path: path.to_owned(), beside: beside.into() }
+    }
+
+    /// Finds out whether it can be written. One that is there stays.
+    pub fn check(&self) -> Result<(), Error> {
+        let is_other = self.path.symlink_metadata().is_ok_and(|found| !found.is_file());
+        let checked = if is_other {
+            Err(io::Error::other("it is there, and is not a regular file"))
+        } else {
+            self.begin().and_then(|_| fs::remove_file(&self.beside))
+        };
+        checked.map_err(|source| Error::Write { path: self.path.clone(), source })
+    }
+
+    /// The file beside, made anew: what another user has put there is not followed. Whoever collects
+    /// figures is another user, whatever the umask.
+    fn begin(&self) -> io::Result<File> {
+        match fs::remove_file(&self.beside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = File::create_new(&self.beside)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
         Ok(file)
     }
 
-    /// The file beside, made anew: what another user has put there is not followed.
-    fn begin(&self) -> io::Result<File> {
-        match fs::remove_file(&self.beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => File::create_new(&self.beside),
-        }
-    }
-
     /// Writes figures.
-    pub fn write(&self, report: &Report) -> Result<(), Error> {
+    fn write(&self, report: &Report) -> Result<(), Error> {
         let written = self
             .begin()
             .and_then(|mut file| file.write_all(report.metrics(Text::Prometheus).as_bytes()))
             .and_then(|()| fs::rename(&self.beside, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&self.beside);
+        }
         written.map_err(|source| Error::Write { path: self.path.clone(), source })
     }
 
@@ -197,6 +220,7 @@ impl MetricsFile {
                     break;
                 }
             }
+            has_failed
         };
         let thread = thread::Builder::new().name("metrics".into()).spawn(keep)?;
         Ok(Keeper { file, over, thread })
@@ -207,7 +231,8 @@ impl MetricsFile {
 pub struct Keeper {
     file: MetricsFile,
     over: Sender<()>,
-    thread: JoinHandle<()>,
+    /// Gives whether the file could not be written, which was said.
+    thread: JoinHandle<bool>,
 }
 
 impl Keeper {
@@ -215,8 +240,10 @@ impl Keeper {
     pub fn finish(self, report: &Report) {
         drop(self.over);
         // What has panicked has said so.
-        let _ = self.thread.join();
-        if let Err(e) = self.file.write(report) {
+        let has_failed = self.thread.join().unwrap_or(false);
+        if let Err(e) = self.file.write(report)
+            && !has_failed
+        {
             warn(&e);
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::meter::{number, patience};
+use crate::meter::{eventually, number, patience};
 use crate::netns::{Link, WIRE};
 use crate::program;
 
@@ -27,6 +27,15 @@ for source in range(int(sys.argv[1])):
         s.sendto(b'x', ('10.9.0.2', port))
     s.close()
 ";
+
+/// Metering that waits for its output, which soon has no room.
+pub const WAITING: [&str; 5] = [
+    "--output-queue=1",
+    "--when-full=wait",
+    "--idle-timeout=0",
+    "--performance-report=0.1",
+    "--system-visibility-mode=0",
+];
 
 /// A meter whose standard output is a pipe.
 pub struct Piped {
@@ -85,6 +94,31 @@ impl Piped {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Waits until its newest report satisfies `enough`.
+    pub fn wait_for_last(&self, enough: impl Fn(&Value) -> bool) -> Result<()> {
+        let deadline = Instant::now() + patience();
+        while !self.reports()?.last().is_some_and(&enough) {
+            ensure!(Instant::now() < deadline, "in vain: {:#?}", self.said()?.last());
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Its process: `ip netns exec` becomes the program.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it gives no more reports: something holds it up.
+    pub fn wait_until_held_up(&self) -> Result<()> {
+        eventually(|| {
+            let before = self.reports()?.len();
+            thread::sleep(Duration::from_secs(1));
+            ensure!(self.reports()?.len() == before, "it goes on");
+            Ok(())
+        })
     }
 
     /// Those of them that are reports.

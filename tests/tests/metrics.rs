@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use flowmeter_tests::meter::{Meter, eventually};
 use flowmeter_tests::netns::{Background, Host, Link, WIRE};
+use flowmeter_tests::piped::{FLOOD, Piped, WAITING};
 use flowmeter_tests::{program, root};
 use serde_json::Value;
 
@@ -159,6 +160,28 @@ fn whoever_connects_cannot_hold_up_the_meter() -> Result<()> {
 }
 
 #[test]
+fn clients_that_give_up_while_the_meter_is_held_up_leave_nothing() -> Result<()> {
+    if !root::available("clients_that_give_up_while_the_meter_is_held_up_leave_nothing")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let options = [&WAITING[..], &["--metrics-listen", ADDRESS]].concat();
+    let meter = Piped::start(&link, &options)?;
+    link.near.python(FLOOD, &["60"])?;
+    meter.wait_until_held_up()?;
+    for _ in 0..40 {
+        let mut impatient = link.near.command("curl");
+        ensure!(!impatient.args(["-sS", "--max-time", "0.05", URL]).output()?.status.success());
+    }
+    let threads = fs::read_dir(format!("/proc/{}/task", meter.pid()))?.count();
+    ensure!(threads < 20, "{threads} threads");
+    let format = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "60"];
+    let patient = link.near.run("curl", &[&format[..], &[URL]].concat())?;
+    assert_eq!(String::from_utf8(patient.stdout)?, "503");
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_shown_is_said_before_anything_is_attached() -> Result<()> {
     if !root::available("what_cannot_be_shown_is_said_before_anything_is_attached")? {
         return Ok(());
@@ -174,11 +197,17 @@ fn what_cannot_be_shown_is_said_before_anything_is_attached() -> Result<()> {
         ensure!(!sockets.stdout.is_empty(), "nobody listens yet");
         Ok(())
     })?;
-    let cases: [(&[&str], &str); 4] = [
+    let folder = Folder::new("said")?;
+    let (fifo, linked) = (folder.path("fifo"), folder.path("link"));
+    ensure!(Command::new("mkfifo").arg(&fifo).status()?.success());
+    std::os::unix::fs::symlink("/dev/null", &linked)?;
+    let cases: [(&[&str], &str); 6] = [
         (&["--metrics-listen", ADDRESS], "cannot listen at 127.0.0.1:9812"),
         (&["--metrics-listen", "192.0.2.1:9812"], "cannot listen at 192.0.2.1:9812"),
         (&["--metrics-listen", "9812"], "--metrics-listen"),
         (&["--metrics-file", "/no/such/folder/f.prom"], "cannot write `/no/such/folder/f.prom`"),
+        (&["--metrics-file", &fifo], "is not a regular file"),
+        (&["--metrics-file", &linked], "is not a regular file"),
     ];
     for (options, expected) in cases {
         let mut command = link.near.command(&program("flowmeter")?.to_string_lossy());
@@ -187,5 +216,14 @@ fn what_cannot_be_shown_is_said_before_anything_is_attached() -> Result<()> {
         ensure!(!output.status.success(), "{options:?} was taken");
         ensure!(said.lines().count() == 1 && said.contains(expected), "{said}");
     }
+    // What another user has put in the place of the file beside is not written to.
+    let (file, victim) = (folder.path("f.prom"), folder.path("victim"));
+    fs::write(&victim, "mine")?;
+    std::os::unix::fs::symlink(&victim, format!("{file}.tmp"))?;
+    let mut command = link.near.command(&program("flowmeter")?.to_string_lossy());
+    let output = command.args(["live", "none0", "--metrics-file", &file]).output()?;
+    ensure!(!output.status.success(), "an interface that is not there was metered");
+    ensure!(fs::read_to_string(&victim)? == "mine", "a link was followed");
+    ensure!(fs::read_dir(&folder.0)?.count() == 3, "something was left behind");
     Ok(())
 }

@@ -133,8 +133,8 @@ struct CaptureArgs {
     output_queue: u32,
 
     /// What to do when that queue is full: drop counts the rows as lost and goes on; wait pauses
-    /// the meter until there is room, which loses nothing as long as the kernel's buffers last; stop
-    /// ends the run.
+    /// the meter until there is room or it is asked to end, which loses nothing as long as the kernel's
+    /// buffers last; stop writes what waits and ends the run.
     #[arg(long, value_name = "WHAT", default_value = "drop",
         value_parser = choice(&[
             ("drop", WhenFull::Drop),
@@ -207,6 +207,12 @@ impl LiveArgs {
             ));
         }
         let performance_report = unless_zero(live.performance_report);
+        if let Some(file) = live.metrics_file.as_deref().filter(|file| log.would_overwrite(file)) {
+            return Err(Exit::usage(format_args!(
+                "--metrics-file: `{}` is where the flows go; name another file",
+                file.display()
+            )));
+        }
         let metrics = Metrics { listen: live.metrics_listen, file: live.metrics_file };
         Ok(LivePlan { options, performance_report, metrics, log })
     }

@@ -212,6 +212,17 @@ fn the_csv_of_a_capture_stands_beside_it() {
 }
 
 #[test]
+fn figures_go_where_they_are_wanted_and_not_into_the_log() {
+    let plan = good("e --metrics-listen [::1]:9812 --metrics-file a.prom -o a.log");
+    assert_eq!(plan.metrics.listen.map(|address| address.port()), Some(9812));
+    assert_eq!(plan.metrics.file, Some("a.prom".into()));
+    // The connections that may be open at once.
+    assert!(plan.descriptors() > good("e").descriptors());
+    assert!(bad("e --metrics-file a.log -o a.log").contains("`a.log` is where the flows go"));
+    assert!(bad("e --metrics-listen 9812").contains("--metrics-listen"));
+}
+
+#[test]
 fn flowcontainer_has_sequences_and_no_timeouts() {
     let plan = good_read("a --compat flowcontainer --max-sequence 9");
     assert_eq!(

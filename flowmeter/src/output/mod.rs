@@ -70,7 +70,7 @@ impl Options {
         let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
         match &self.destination {
             Destination::File(path) => {
-                let is_it = path.is_file() && identity(path) == identity(file);
+                let is_it = path == file || path.is_file() && identity(path) == identity(file);
                 is_it || self.flows_per_file.is_some() && files::is_numbered(path, file)
             }
             Destination::Stdout => false,

@@ -34,10 +34,10 @@ pub enum WhenFull {
     /// Rows are dropped and counted. The run goes on as if nothing were.
     #[default]
     Drop,
-    /// The run waits: live for as long as the kernel's rings have room, and some seconds once it is
-    /// asked to end.
+    /// The run waits, for as long as it is not asked to end; packets wait in the kernel's rings, for as
+    /// long as these have room.
     Wait,
-    /// The run ends.
+    /// The run ends. What waits is still written.
     End,
 }
 
@@ -69,8 +69,10 @@ pub struct Queue<L> {
     since: Instant,
     /// Set when the run is asked to end.
     stop: Arc<AtomicBool>,
-    /// Since when that is known here.
-    stopped: Option<Instant>,
+    /// The run ends, for whatever reason.
+    is_ending: bool,
+    /// How long the output is still waited for then.
+    patience: Duration,
     notices: Notices,
     /// Whether it was told that rows are lost.
     has_reported: bool,
@@ -126,8 +128,8 @@ const SPARE: usize = 8;
 /// After a failure the output is tried again after this time.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Once the run is asked to end, room is waited for no longer than this.
-const LAST: Duration = Duration::from_secs(5);
+/// Once a run ends, its output is waited for no longer than this altogether.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The thread looks this often whether it is to give up.
 const LOOK: Duration = Duration::from_millis(50);
@@ -169,7 +171,8 @@ impl<L: Load> Queue<L> {
             load: L::default(),
             since: Instant::now(),
             stop,
-            stopped: None,
+            is_ending: false,
+            patience: PATIENCE,
             notices,
             has_reported: false,
         })
@@ -230,31 +233,39 @@ impl<L: Load> Queue<L> {
         };
         if self.options.when_full == WhenFull::Wait {
             while is_full(&self.shared) && !books.is_broken {
-                if self.stop.load(Relaxed)
-                    && self.stopped.get_or_insert_with(Instant::now).elapsed() >= LAST
-                {
+                self.is_ending |= self.stop.load(Relaxed);
+                if self.is_ending && self.patience.is_zero() {
                     break;
                 }
+                let begun = Instant::now();
                 let waited = self.shared.room.wait_timeout(books, LOOK);
                 books = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if self.is_ending {
+                    self.patience = self.patience.saturating_sub(begun.elapsed());
+                }
             }
         }
         if !is_full(&self.shared) && !books.is_broken {
-            self.has_reported &= self.shared.lost_rows.load(Relaxed) > 0;
+            self.has_reported &=
+                self.options.when_full == WhenFull::End || self.shared.lost_rows.load(Relaxed) > 0;
             drop(books);
             self.shared.bytes.fetch_add(bytes, Relaxed);
             self.order(Order::Write(load));
             return;
         }
         books.lost += load.left();
-        self.shared.lost_rows.fetch_add(load.left().rows(), Relaxed);
-        if self.options.when_full == WhenFull::End && !books.is_broken {
-            books.is_broken = true;
-            books.failed = Some(Error::Full { name: self.shared.name.clone() });
-        }
-        drop(books);
+        let lost_rows = load.left().rows();
         load.clear();
         self.load = load;
+        if self.options.when_full == WhenFull::End {
+            // The error says it, once.
+            if !std::mem::replace(&mut self.has_reported, true) {
+                books.failed.get_or_insert(Error::Full { name: self.shared.name.clone() });
+            }
+            return;
+        }
+        drop(books);
+        self.shared.lost_rows.fetch_add(lost_rows, Relaxed);
         if !self.has_reported {
             self.has_reported = true;
             self.notices.send(Notice::OutputFull { output: self.shared.name.clone() });
@@ -268,12 +279,18 @@ impl<L: Load> Queue<L> {
         }
     }
 
-    /// Gives the output all that waits, for as long as `patience` lasts; what it has not taken then
-    /// is lost. It is told why, if that is known.
-    pub fn close(&mut self, patience: Duration) -> Result<(), Error> {
+    /// The run ends: from now on the output is waited for no longer than some seconds altogether.
+    pub fn end(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// Gives the output all that waits, until `deadline` at the latest; what it has not taken then is
+    /// lost. The error says why, if that is known.
+    pub fn close(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.end();
         self.send();
         self.orders = None;
-        let deadline = Instant::now() + patience;
+        let deadline = deadline.min(Instant::now() + self.patience);
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_deadline(deadline) {
             self.shared.is_given_up.store(true, Relaxed);
             // It waits for nothing much longer than this, unless the kernel does not let it go.

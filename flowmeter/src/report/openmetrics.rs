@@ -3,12 +3,12 @@
 //! As `OpenMetrics` text, or as the older text format 0.0.4, which scrapers without `OpenMetrics`,
 //! `node_exporter`'s text files and `promtool check metrics` want.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric as _, MetricEncoder, prometheus_text, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -48,38 +48,17 @@ impl Text {
 impl Report {
     /// The report as metrics: all figures, with the object that they stand in as part of the name, and
     /// output, interface, direction and reason as labels. Times are in seconds.
-    pub fn metrics(&self, text: Text) -> String {
+    pub fn metrics(&self, format: Text) -> String {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(Reading(self.clone())));
-        let mut open = String::new();
+        let mut out = String::new();
         // A string takes every write.
-        let _ = encode(&mut open, &registry);
-        match text {
-            Text::OpenMetrics => open,
-            Text::Prometheus => older(&open),
-        }
+        let _ = match format {
+            Text::OpenMetrics => text::encode(&mut out, &registry),
+            Text::Prometheus => prometheus_text::encode(&mut out, &registry),
+        };
+        out
     }
-}
-
-/// The same in format 0.0.4, whose counters are called like their samples, and which has neither units
-/// nor an end.
-fn older(open: &str) -> String {
-    let type_of =
-        |line: &'_ str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
-    let counters: HashSet<String> = open.lines().filter_map(type_of).collect();
-    let mut text = String::with_capacity(open.len());
-    for line in open.lines() {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("UNIT" | "EOF"), ..) => continue,
-            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
-                text.extend(["# ", what, " ", name, "_total ", rest]);
-            }
-            _ => text.push_str(line),
-        }
-        text.push('\n');
-    }
-    text
 }
 
 /// A report that is read.
@@ -87,7 +66,7 @@ fn older(open: &str) -> String {
 struct Reading(Report);
 
 /// Labels of a sample, and its value.
-type Sample<'a> = (Vec<(&'static str, &'a str)>, i64);
+type Sample = (Vec<(&'static str, String)>, i64);
 
 impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
@@ -172,7 +151,7 @@ impl Figure {
 
 impl Report {
     /// What the figure says, of everything that it is counted of.
-    fn samples(&self, figure: &Figure) -> Vec<Sample<'_>> {
+    fn samples(&self, figure: &Figure) -> Vec<Sample> {
         let one = |value: Option<i64>| value.map(|value| (Vec::new(), value)).into_iter().collect();
         let unsigned = |value: Option<u64>| one(value.map(u64::cast_signed));
         match figure.of {
@@ -182,13 +161,20 @@ impl Report {
             Of::Read(value) => one(self.read().map(value)),
             Of::Reasons => {
                 let reasons = self.read().into_iter().flat_map(|read| read.tally.ignored());
-                reasons.map(|(reason, n)| (vec![("reason", reason)], n.cast_signed())).collect()
+                reasons
+                    .map(|(reason, n)| (vec![("reason", reason.to_owned())], n.cast_signed()))
+                    .collect()
             }
             Of::Output(value) => {
-                let outputs = self.outputs.iter();
+                let name = |n: usize, name: &str| match self.outputs.iter().take(n) {
+                    before if before.clone().all(|(other, _)| other != name) => name.to_owned(),
+                    // A scrape with one sample twice is refused.
+                    _ => format!("{name} ({})", n + 1),
+                };
+                let outputs = self.outputs.iter().enumerate();
                 outputs
-                    .map(|(name, counts)| {
-                        (vec![("output", name.as_str())], value(counts).cast_signed())
+                    .map(|(n, (output, counts))| {
+                        (vec![("output", name(n, output))], value(counts).cast_signed())
                     })
                     .collect()
             }
@@ -208,7 +194,7 @@ impl Report {
                 interfaces
                     .filter_map(|i| {
                         let value = i.traffic.as_ref().map(sample)?;
-                        Some((vec![("interface", i.name.as_str())], value))
+                        Some((vec![("interface", i.name.clone())], value))
                     })
                     .collect()
             }
@@ -223,7 +209,15 @@ impl Report {
                 directions
                     .flat_map(|([interface, direction], tally)| {
                         tally.ignored_by_reason().map(move |(reason, n)| {
-                            (vec![interface, direction, ("reason", reason)], n.cast_signed())
+                            (
+                                [
+                                    interface.clone(),
+                                    direction.clone(),
+                                    ("reason", reason.to_owned()),
+                                ]
+                                .into(),
+                                n.cast_signed(),
+                            )
                         })
                     })
                     .collect()
@@ -236,11 +230,14 @@ impl Live {
     /// The interfaces' directions, each with its labels.
     fn directions(
         &self,
-    ) -> impl Iterator<Item = ([(&'static str, &str); 2], &crate::capture::kernel::Tally)> {
+    ) -> impl Iterator<Item = ([(&'static str, String); 2], &crate::capture::kernel::Tally)> {
         let interfaces = self.interfaces.iter().zip(&self.balance.interfaces);
         interfaces.flat_map(|(interface, tallies)| {
             ["ingress", "egress"].into_iter().zip(tallies).map(|(direction, tally)| {
-                ([("interface", interface.name.as_str()), ("direction", direction)], tally)
+                (
+                    [("interface", interface.name.clone()), ("direction", direction.to_owned())],
+                    tally,
+                )
             })
         })
     }
@@ -248,6 +245,8 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::super::example;
     use super::*;
     use crate::output::Sum;
@@ -274,15 +273,6 @@ mod tests {
                 assert!(seen.insert(sample), "{sample} is there twice");
             }
         }
-    }
-
-    #[test]
-    fn counters_are_called_like_their_samples_in_the_older_format() {
-        let open = "# HELP a_b Help.\n# TYPE a_b counter\n# UNIT a_b bytes\na_b_total 1\n\
-                    # HELP c C\n# TYPE c gauge\nc 2\n# EOF\n";
-        let expected = "# HELP a_b_total Help.\n# TYPE a_b_total counter\na_b_total 1\n\
-                        # HELP c C\n# TYPE c gauge\nc 2\n";
-        assert_eq!(older(open), expected);
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Live {
             Err(e) => return Err(Failed::unreported(e)),
         };
         let metered = meter_until_asked(&options, &control, &mut collector, &mut stages);
+        stages.outlets.end();
         // Whatever has happened, what is resident is written as far as it can be.
         let finished = collector.finish(&mut stages).map_err(Error::from);
         let written = stages.write_all();
@@ -133,7 +134,7 @@ impl Live {
             }
             None => Ok(()),
         };
-        let closed = stages.outlets.close(LAST_ROWS).map_err(Error::from);
+        let closed = stages.outlets.close().map_err(Error::from);
         let ended = metered.and_then(|end| {
             finished.and(written).and(recorded).and(closed)?;
             if end == End::NoInterface { Err(Error::NoInterface) } else { Ok(()) }
@@ -341,9 +342,8 @@ impl Stages {
     }
 }
 
-/// At the end verdicts are waited for this long, and outputs.
+/// At the end verdicts are waited for this long.
 const LAST_VERDICTS: Duration = Duration::from_secs(5);
-const LAST_ROWS: Duration = Duration::from_secs(10);
 
 /// Something that is done from time to time, if at all.
 struct Due(Option<(Duration, Instant)>);

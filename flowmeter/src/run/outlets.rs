@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use super::outlet::{Outlet, Take, Takes};
 use crate::flow::Flow;
 use crate::format::Format;
 use crate::notice::Notices;
-use crate::output::queue::{Counts, Queue};
+use crate::output::queue::{Counts, PATIENCE, Queue};
 use crate::output::{Batch, Error, Load, Output, Sum};
 
 /// The outputs of a run.
@@ -252,18 +252,27 @@ impl Outlets {
         counts.collect()
     }
 
-    /// Gives them what there is, and waits for that for no longer than `patience` where they have
-    /// threads. All are closed, whatever happens to one; the first error is told.
-    pub fn close(&mut self, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now().checked_add(patience);
+    /// The run ends: those that have threads are waited for no longer than some seconds.
+    pub fn end(&mut self) {
+        for open in &mut self.0 {
+            match &mut open.to {
+                To::Rows(_, Pipe::Queued(queue)) => queue.end(),
+                To::Flows(Pipe::Queued(queue)) => queue.end(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives them what there is, and waits for that for some seconds where they have threads. All are
+    /// closed, whatever happens to one; the first error is told.
+    pub fn close(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
         let mut closed = Ok(());
         for open in &mut self.0 {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let patience = left.unwrap_or(patience);
             closed = closed.and(match &mut open.to {
-                To::Rows(_, Pipe::Queued(queue)) => queue.close(patience),
+                To::Rows(_, Pipe::Queued(queue)) => queue.close(deadline),
                 To::Rows(_, Pipe::Direct(direct)) => direct.close(),
-                To::Flows(Pipe::Queued(queue)) => queue.close(patience),
+                To::Flows(Pipe::Queued(queue)) => queue.close(deadline),
                 To::Flows(Pipe::Direct(direct)) => direct.close(),
             });
         }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
 
 use flowmeter_common::packet::Layer;
 use thiserror::Error;
@@ -144,7 +143,7 @@ impl Read {
             Err(e) => return Err(Failed::unreported(e)),
         };
         // What was written counts first: an output that failed is why others ended.
-        let closed = outlets.close(Duration::ZERO).map_err(Error::from);
+        let closed = outlets.close().map_err(Error::from);
         let report = self.report(tally, &ledger, &outlets, &places);
         // A stream has no other end.
         let is_cut = control.is_stopped() && !self.inputs.is_stream();
@@ -431,7 +430,7 @@ mod tests {
         log.outlets.flush();
         // The run is over, and what comes after is counted.
         log.flow(rank, example::handshake(&Knobs::default()));
-        let closed = log.outlets.close(Duration::ZERO);
+        let closed = log.outlets.close();
         assert!(matches!(closed, Err(output::Error::Write { .. })));
         let counts = log.outlets.counts()[0].1;
         assert_eq!((written.load(Relaxed), counts.written.flows), (1, 1));
