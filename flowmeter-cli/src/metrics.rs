@@ -27,6 +27,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::notices;
+
 /// Why figures cannot be shown.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -209,13 +211,11 @@ impl MetricsFile {
         let keep = move || {
             let mut has_failed = false;
             while let Some(report) = control.report() {
-                let written = self.write(&report);
-                if let Err(e) = &written
-                    && !has_failed
-                {
-                    warn(e);
+                match self.write(&report) {
+                    Err(e) if !std::mem::replace(&mut has_failed, true) => notices::warn(e),
+                    Err(_) => {}
+                    Ok(()) => has_failed = false,
                 }
-                has_failed = written.is_err();
                 if is_over.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
@@ -244,13 +244,7 @@ impl Keeper {
         if let Err(e) = self.file.write(report)
             && !has_failed
         {
-            warn(&e);
+            notices::warn(e);
         }
     }
-}
-
-/// Says that the file could not be written.
-fn warn(error: &Error) {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    eprintln!("flowmeter: warning: {error}: {cause}");
 }

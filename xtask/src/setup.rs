@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -36,6 +37,9 @@ const TEST_PACKAGES: &[&str] = &[
     "cpio",
     "xz-utils",
 ];
+
+/// Packages that start a service when they are installed.
+const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("prometheus", "prometheus")];
 
 /// Parts of the Rust toolchain that the checks use: cargo's name, rustup's and Debian's.
 const COMPONENTS: &[(&str, &str, &str)] =
@@ -209,7 +213,13 @@ impl Apt {
         let mut command = privileged("env")?;
         command.arg("DEBIAN_FRONTEND=noninteractive");
         command.args(["apt-get", "install", "-q", "-y", "--no-install-recommends"]);
-        say_and_run(command.args(packages))
+        say_and_run(command.args(packages))?;
+        // The tests run the programs by themselves; what was not there before is not to listen now.
+        let services = SERVICES.iter().filter(|(package, _)| packages.contains(package));
+        for (_, service) in services.filter(|_| Path::new("/run/systemd/system").is_dir()) {
+            say_and_run(privileged("systemctl")?.args(["disable", "--now", service]))?;
+        }
+        Ok(())
     }
 }
 

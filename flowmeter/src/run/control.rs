@@ -61,9 +61,15 @@ impl Control {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.as_mut().map(std::mem::take).unwrap_or_default()
     }
+}
 
-    /// The run is over: nobody gets a report any more.
-    pub(super) fn end(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
+/// A run's own hold of its control. When it is gone, even by a panic, the run is over and nobody gets
+/// a report any more.
+#[derive(Debug)]
+pub(super) struct Hold(pub Arc<Control>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

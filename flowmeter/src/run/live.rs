@@ -11,7 +11,7 @@ use flowmeter_common::event::PacketEvent;
 use thiserror::Error;
 
 use super::annotator::{self, Annotator};
-use super::control::Control;
+use super::control::{Control, Hold};
 use super::failed::Failed;
 use super::hooks::HookWatch;
 use super::ledger::Ledger;
@@ -54,7 +54,7 @@ pub enum Error {
 /// be given up before [`run`](Self::run).
 pub struct Live {
     options: LiveOptions,
-    control: Arc<Control>,
+    control: Hold,
     outlets: Vec<Outlet>,
     kernel: Kernel,
     peers: Option<Peers>,
@@ -73,7 +73,7 @@ impl Live {
         });
         Ok(Self {
             options,
-            control: Arc::new(Control::with_reports()),
+            control: Hold(Arc::new(Control::with_reports())),
             outlets: Vec::new(),
             kernel,
             peers,
@@ -97,23 +97,17 @@ impl Live {
 
     /// What the run can be asked by.
     pub fn control(&self) -> Arc<Control> {
-        Arc::clone(&self.control)
+        Arc::clone(&self.control.0)
     }
 
     /// Meters until it is asked to stop, there are flows enough, or no interface is left. All that is
     /// resident then is written; the last report is there whatever has happened.
     pub fn run(self) -> Result<Report, Failed<Error>> {
-        let control = self.control();
-        let ended = self.meter();
-        control.end();
-        ended
-    }
-
-    fn meter(self) -> Result<Report, Failed<Error>> {
         let Self { options, control, outlets, mut kernel, peers, redacted } = self;
+        let control = &control.0;
         let notices = options.notices.clone();
         let mut stages =
-            match Stages::start(&options, &control, outlets, &mut kernel, peers, redacted) {
+            match Stages::start(&options, control, outlets, &mut kernel, peers, redacted) {
                 Ok(stages) => stages,
                 Err(e) => return Err(Failed::unreported(e)),
             };
@@ -123,7 +117,7 @@ impl Live {
             Ok(collector) => collector,
             Err(e) => return Err(Failed::unreported(e)),
         };
-        let metered = meter_until_asked(&options, &control, &mut collector, &mut stages);
+        let metered = meter_until_asked(&options, control, &mut collector, &mut stages);
         stages.outlets.end();
         // Whatever has happened, what is resident is written as far as it can be.
         let finished = collector.finish(&mut stages).map_err(Error::from);
