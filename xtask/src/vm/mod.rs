@@ -105,8 +105,12 @@ fn try_on(kernel: &Kernel, unpacked: &Unpacked, steps: &[Step]) -> Result<Run> {
         let mut report = Report::new(&mark);
         let show = |line: &str| println!("[{name}] {line}");
         let end = machine::run(unpacked, &initial, &console, &mut report, show);
-        if !matches!(end, Ok(End::Done)) {
-            println!("[{name}] the end of its console:\n{}", machine::tail(&console));
+        let last_words = match end {
+            Ok(End::Done) => String::new(),
+            Ok(End::Hung) | Err(_) => machine::tail(&console),
+        };
+        if !last_words.is_empty() {
+            println!("[{name}] the end of its console:\n{last_words}");
         }
         let is_booted_again = is_booted_again(&end, hangs);
         if matches!(end, Ok(End::Hung)) {
@@ -114,7 +118,9 @@ fn try_on(kernel: &Kernel, unpacked: &Unpacked, steps: &[Step]) -> Result<Run> {
         }
         if !is_booted_again {
             let error = end.err().map(|e| format!("{e:#}"));
-            return Ok(Run::new(kernel, &report, steps, error, hangs, begun.elapsed()));
+            let mut run = Run::new(kernel, &report, steps, error, hangs, begun.elapsed());
+            run.last_words = last_words;
+            return Ok(run);
         }
         println!("[{name}] once more: it hung");
         fs::rename(&console, folder.join("hung.log"))?;

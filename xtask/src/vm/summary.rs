@@ -27,6 +27,8 @@ pub struct Run {
     pub faults: Vec<String>,
     /// What the verifier made of the programs.
     pub verdicts: Column,
+    /// The end of what it said on its console, if it did not end with its job.
+    pub last_words: String,
     release: String,
     /// How often it hung. After the first time it was booted once more.
     hangs: u32,
@@ -71,7 +73,8 @@ impl Run {
             faults.push("no program was loaded".into());
         }
         let release = report.release.clone().unwrap_or_default();
-        Self { took, tests, faults, verdicts, release, hangs, findings }
+        let last_words = String::new();
+        Self { took, tests, faults, verdicts, last_words, release, hangs, findings }
     }
 }
 
@@ -150,7 +153,9 @@ pub fn table(outcomes: &[(Kernel, Outcome)]) -> String {
             Outcome::NotRun(why) => vec![format!("{name} was not run: {why}")],
             Outcome::Run(run) => {
                 let skipped = run.tests.skipped.iter().map(|why| format!("{name} skipped: {why}"));
+                // Of a long output the end is what is kept, so a panic stands there, too.
                 skipped
+                    .chain(run.last_words.lines().map(|line| format!("{name} console: {line}")))
                     .chain(run.faults.iter().map(|why| format!("{name} FAILED: {why}")))
                     .collect()
             }
@@ -232,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_nothing_has_failed() {
-        let run = Run::new(&KNOWN[0], &Report::new("77"), &steps(), None, 2, Duration::ZERO);
+        let mut run = Run::new(&KNOWN[0], &Report::new("77"), &steps(), None, 2, Duration::ZERO);
+        run.last_words = "Kernel panic".into();
         for fault in [
             "it hung 2 times, and was ended",
             "live was not run",
@@ -243,6 +249,7 @@ mod tests {
         }
         let text = table(&[(KNOWN[0], Outcome::Run(run))]);
         assert!(text.contains("5.10 FAILED: it hung 2 times"), "{text}");
+        assert!(text.contains("5.10 console: Kernel panic"), "{text}");
     }
 
     #[test]
