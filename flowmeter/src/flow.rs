@@ -35,7 +35,35 @@ pub struct Flow {
     pub interface: Option<Arc<str>>,
     /// What is at the interface's other end, if that is in another network namespace.
     pub peer: Option<Arc<Peer>>,
+    /// What plugins have found out, in the order of their columns.
+    pub own: Vec<Own>,
 }
+
+/// A value that a plugin has made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Own {
+    /// Not known, or without meaning for this flow.
+    #[default]
+    Null,
+    /// A count.
+    U64(u64),
+    /// A number that may be negative.
+    I64(i64),
+    /// A number with a fraction.
+    F64(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// A text.
+    Text(String),
+    /// Numbers that may be negative.
+    Integers(Vec<i64>),
+    /// Texts.
+    Texts(Vec<String>),
+}
+
+/// What follows from the sums of a flow, finished or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums<'a>(pub &'a Record);
 
 /// Where a flow comes from that no process is known of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +145,34 @@ pub struct Moments {
 }
 
 impl Flow {
+    /// A flow that has ended, and of which no more is known than what was counted.
+    pub fn new(reason: EndReason, record: Record, splt: Vec<Slot>) -> Self {
+        Self {
+            id: 0,
+            reason,
+            record,
+            splt,
+            layer7: None,
+            owners: Owners::default(),
+            interface: None,
+            peer: None,
+            own: Vec::new(),
+        }
+    }
+
     /// The initiator: the sender of the first packet.
     pub fn src(&self) -> End {
-        self.end(self.record.initiator_is_high != 0, self.record.src_mac)
+        self.sums().src()
     }
 
     /// The responder.
     pub fn dst(&self) -> End {
-        self.end(self.record.initiator_is_high == 0, self.record.dst_mac)
+        self.sums().dst()
+    }
+
+    /// What follows from its sums.
+    pub fn sums(&self) -> Sums<'_> {
+        Sums(&self.record)
     }
 
     /// The owner of the local end: the initiator's where it is known, else the responder's, and one
@@ -164,11 +212,38 @@ impl Flow {
         Some(if is_kernels { Origin::Kernel } else { Origin::Unknown })
     }
 
+    /// As [`Sums::totals`].
+    pub fn totals(&self, side: Side, layer: Layer) -> Totals {
+        self.sums().totals(side, layer)
+    }
+
+    /// As [`Sums::all_totals`].
+    pub fn all_totals(&self, layer: Layer) -> [Totals; 3] {
+        self.sums().all_totals(layer)
+    }
+}
+
+impl Sums<'_> {
+    /// The initiator: the sender of the first packet.
+    pub fn src(self) -> End {
+        self.end(self.0.initiator_is_high != 0, self.0.src_mac)
+    }
+
+    /// The responder.
+    pub fn dst(self) -> End {
+        self.end(self.0.initiator_is_high == 0, self.0.dst_mac)
+    }
+
+    /// Packets in both directions.
+    pub fn packets(self) -> u64 {
+        self.0.packets()
+    }
+
     /// The sums of one side; `sizes` are those at `layer`, which must be the accounting mode that
     /// the flow was metered with: squares and extremes are kept for no other.
-    pub fn totals(&self, side: Side, layer: Layer) -> Totals {
-        let [forward, backward] = &self.record.directions;
-        let [forward_tick, backward_tick] = self.record.first_ticks;
+    pub fn totals(self, side: Side, layer: Layer) -> Totals {
+        let [forward, backward] = &self.0.directions;
+        let [forward_tick, backward_tick] = self.0.first_ticks;
         match side {
             Side::Src2Dst => direction(forward, forward_tick, layer),
             Side::Dst2Src => direction(backward, backward_tick, layer),
@@ -180,13 +255,13 @@ impl Flow {
     }
 
     /// The sums of all sides, in the order of [`Side`].
-    pub fn all_totals(&self, layer: Layer) -> [Totals; 3] {
+    pub fn all_totals(self, layer: Layer) -> [Totals; 3] {
         let [f, b] = [Side::Src2Dst, Side::Dst2Src].map(|side| self.totals(side, layer));
         [self.both(&f, &b), f, b]
     }
 
-    fn both(&self, f: &Totals, b: &Totals) -> Totals {
-        let [forward, backward] = &self.record.directions;
+    fn both(self, f: &Totals, b: &Totals) -> Totals {
+        let [forward, backward] = &self.0.directions;
         let mut sizes = Moments {
             count: f.sizes.count + b.sizes.count,
             sum: f.sizes.sum + b.sizes.sum,
@@ -198,7 +273,7 @@ impl Flow {
             sizes.min = sizes.min.min(b.sizes.min);
         }
         let packets = f.packets + b.packets;
-        let [first_tick, _] = self.record.first_ticks;
+        let [first_tick, _] = self.0.first_ticks;
         Totals {
             packets,
             bytes: std::array::from_fn(|i| f.bytes[i] + b.bytes[i]),
@@ -208,15 +283,15 @@ impl Flow {
             piats: piats(
                 packets,
                 forward.last_tick.max(backward.last_tick).saturating_sub(first_tick),
-                self.record.piat_squares,
-                [self.record.piat_min, self.record.piat_max],
+                self.0.piat_squares,
+                [self.0.piat_min, self.0.piat_max],
             ),
             flags: std::array::from_fn(|i| f.flags[i] + b.flags[i]),
         }
     }
 
-    fn end(&self, high: bool, mac: [u8; 6]) -> End {
-        let key = &self.record.key;
+    fn end(self, high: bool, mac: [u8; 6]) -> End {
+        let key = &self.0.key;
         let (words, port) = if high { (key.high, key.high_port) } else { (key.low, key.low_port) };
         End { ip: address(words, key.ip_version), port, mac }
     }
@@ -374,16 +449,7 @@ pub mod example {
             let added = effect.splt;
             splt.extend_from_slice(&added.slots[..added.count as usize]);
         }
-        Flow {
-            id: 0,
-            reason: EndReason::Idle,
-            record,
-            splt,
-            layer7: None,
-            owners: Owners::default(),
-            interface: None,
-            peer: None,
-        }
+        Flow::new(EndReason::Idle, record, splt)
     }
 
     /// A SYN of 60 bytes, its answer of 100 bytes 1.7 ms later, and a further 300 bytes 20.1 ms

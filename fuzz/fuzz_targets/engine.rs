@@ -7,13 +7,12 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Capture;
-use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
+use flowmeter::collector::pcap::{Collector, Found, Intake, Next, Observer, Rank, Reading, Share};
 use flowmeter::fields::{Options, Schema, TimeUnit};
 use flowmeter::flow::Flow;
 use flowmeter::format::{Format, Kind};
-use flowmeter::table::Ended;
+use flowmeter::table::{Ended, Seen};
 use flowmeter_common::knobs::{Knobs, MILLISECOND};
 use flowmeter_common::packet::Layer;
 use libfuzzer_sys::fuzz_target;
@@ -25,22 +24,15 @@ struct Writer {
 }
 
 impl Observer<()> for Writer {
-    fn packet(&mut self, _: &Found, (): &mut (), number: u64, _: &[u8]) {
-        assert!(number > 0);
+    fn packet(&mut self, found: &Found, flow: Seen<'_, ()>, _: &[u8]) -> Next {
+        assert!(flow.effect.number > 0);
+        // Some flows end by themselves, as plugins can have them.
+        if found.packet.dst_port == 7 { Next::Ends } else { Next::GoesOn }
     }
 
     fn ended(&mut self, _: Rank, ended: Ended<()>) {
         self.packets += ended.record.packets();
-        let flow = Flow {
-            id: 0,
-            reason: ended.reason,
-            record: ended.record,
-            splt: ended.splt,
-            layer7: None,
-            owners: Owners::default(),
-            interface: None,
-            peer: None,
-        };
+        let flow = Flow::new(ended.reason, ended.record, ended.splt);
         for rows in &self.rows {
             self.out.clear();
             rows.flow(&flow, &mut self.out);

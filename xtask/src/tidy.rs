@@ -98,6 +98,7 @@ const LIBRARY: Tree = Tree {
         "plugin",
         "flow",
         "fields",
+        "plugin",
         "format",
         "output",
         "report",

@@ -195,7 +195,8 @@ impl LiveArgs {
         options.log_bpf = live.log_bpf;
         options.notices = notices::to_stderr();
         let columns = self.meter.columns(options.columns(), MAX_LIVE_SPLT);
-        let mut log = self.output.log(None, self.output.schema(columns, secrets)?)?;
+        let mut log =
+            self.output.log(None, self.output.schema(columns, &self.meter.plugins(), secrets)?)?;
         log.queue = queue::Options {
             capacity: (live.output_queue as usize) << 20,
             when_full: live.when_full,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, value_parser};
 use flowmeter::dissect::{Containment, User};
 use flowmeter::fields::{self, TimeUnit};
+use flowmeter::plugin::Plugins;
+use flowmeter::plugin::shipped::Shipped;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
 
@@ -99,6 +101,14 @@ pub struct MeterArgs {
         value_parser = choice(&[("l7-extended", More::Layer7)]))]
     group: Vec<More>,
 
+    /// Add a plugin, which sees every packet of a flow; may be repeated. Its columns begin with
+    /// udps. and stand behind all others. See docs/plugins.md for all of them:
+    /// slicer:packets=N,bytes=N,seconds=N ends a flow that reaches one of these;
+    /// splt:length=N,accounting_mode=MODE lists the first packets; payload:packets=N,bytes=N has
+    /// their first bytes; headers:packets=N their TTL, TCP window and sequence number.
+    #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = str::parse::<Shipped>)]
+    plugin: Vec<Shipped>,
+
     /// Stop after this many flows; 0 for no limit.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
@@ -146,6 +156,11 @@ impl MeterArgs {
     /// Lists sequences whether asked for or not.
     pub fn with_sequences(&self) -> Self {
         Self { sequences: true, ..self.clone() }
+    }
+
+    /// The plugins, in order.
+    pub fn plugins(&self) -> Plugins {
+        self.plugin.iter().fold(Plugins::default(), |all, plugin| plugin.clone().add_to(all))
     }
 
     /// Whether dissection is to tell all it can.

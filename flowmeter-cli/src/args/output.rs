@@ -11,6 +11,7 @@ use flowmeter::fields::{self, Schema};
 use flowmeter::format::Kind;
 use flowmeter::output::queue;
 use flowmeter::output::{self, Destination};
+use flowmeter::plugin::Plugins;
 
 use super::Exit;
 use super::values::choice;
@@ -105,8 +106,14 @@ impl OutputArgs {
     }
 
     /// The columns.
-    pub fn schema(&self, options: fields::Options, secrets: Secrets) -> Result<Arc<Schema>, Exit> {
-        let mut schema = Schema::new(options);
+    pub fn schema(
+        &self,
+        options: fields::Options,
+        plugins: &Plugins,
+        secrets: Secrets,
+    ) -> Result<Arc<Schema>, Exit> {
+        let added = Schema::new(options).with_added(plugins.columns());
+        let mut schema = added.map_err(|e| Exit::usage(format_args!("--plugin: {e}")))?;
         if secrets == Secrets::Redacted {
             schema = schema.redact();
         }

@@ -72,9 +72,11 @@ impl ReadArgs {
         options.containment = self.meter.containment()?;
         options.details = self.meter.details()?;
         options.max_nflows = self.meter.max_nflows();
+        options.plugins = self.meter.plugins();
         options.notices = notices::to_stderr();
         let columns = meter.columns(options.columns(), MAX_SEQUENCE);
-        let schema = self.output.schema(columns, self.output.secrets(Secrets::Shown))?;
+        let schema =
+            self.output.schema(columns, &options.plugins, self.output.secrets(Secrets::Shown))?;
         options.needs_ids = schema.is_anonymized("id");
         let log = self.output.log(self.files.first().map(PathBuf::as_path), schema)?;
         if let Some(file) = self.files.iter().find(|file| log.would_overwrite(file)) {

@@ -196,7 +196,7 @@ impl Collector {
             }) => {
                 let key = FlowKey::of(packet, *interface as u8);
                 overflow.set_wall_offset(*wall_offset);
-                overflow.observe(packet, key, *clock_ns, 0, |flow| ended.push(flow));
+                _ = overflow.observe(packet, key, *clock_ns, 0, |flow| ended.push(flow));
                 overflow.shed(most, |flow| ended.push(flow));
             }
         };

@@ -13,7 +13,7 @@ use crate::capture::pcap::filter::Filter;
 use crate::capture::pcap::flowcontainer::Streams;
 use crate::capture::pcap::{Frame, link, nfstream};
 use crate::table::fragments::Fragments;
-use crate::table::{Ended, Order, Table};
+use crate::table::{Ended, Order, Seen, Table};
 
 /// Finds the packets in frames.
 pub struct Intake {
@@ -31,7 +31,6 @@ pub struct Intake {
 
 /// Meters packets. `T` is what the observer keeps of each flow.
 pub struct Collector<T> {
-    n_dissections: u64,
     reading: Reading,
     share: Share,
     table: Table<T>,
@@ -139,7 +138,8 @@ impl Share {
 pub struct Rank {
     /// The frame at which it was found ended; the end of the capture comes last.
     pub frame: u64,
-    /// 0 if it was idle, 1 if its next packet cut it. (NFStream's scan comes after the packet: 2.)
+    /// 0 if it was idle, 1 if its next packet cut it, 2 if it ended with this packet. (NFStream's scan
+    /// comes after the packet: 3.)
     pub cut: u8,
     /// Its last packet's frame.
     pub last: u64,
@@ -164,11 +164,21 @@ impl Tally {
     }
 }
 
+/// What becomes of a flow after a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on.
+    #[default]
+    GoesOn,
+    /// It ends now.
+    Ends,
+}
+
 /// Sees what comes out of a capture.
 pub trait Observer<T> {
-    /// A packet for a dissector. `ip` has it from its IP header on, as far as it was captured;
-    /// `number` is its ordinal in the flow, from 1.
-    fn packet(&mut self, found: &Found, kept: &mut T, number: u64, ip: &[u8]);
+    /// A packet was counted in its flow. `ip` has it from its IP header on, as far as it was captured.
+    /// Says whether the flow ends with it.
+    fn packet(&mut self, found: &Found, flow: Seen<'_, T>, ip: &[u8]) -> Next;
     /// A flow has ended.
     fn ended(&mut self, rank: Rank, ended: Ended<T>);
 }
@@ -261,13 +271,7 @@ impl<T: Default> Collector<T> {
             Reading::Right | Reading::Flowcontainer => Order::LastPacket,
             Reading::Nfstream => Order::Nfstream,
         };
-        Self {
-            n_dissections: u64::from(knobs.n_dissections),
-            reading,
-            share,
-            table: Table::new(knobs, order),
-            scanned_ms: 0,
-        }
+        Self { reading, share, table: Table::new(knobs, order), scanned_ms: 0 }
     }
 
     /// Flows that have not ended.
@@ -286,17 +290,19 @@ impl<T: Default> Collector<T> {
         }
         if self.share.has(key) {
             let identity = (*key, from_high);
-            let (effect, kept) = self.table.observe(packet, identity, now_ns, frame, |flow| {
+            let seen = self.table.observe(packet, identity, now_ns, frame, |flow| {
                 see.ended(rank(1, flow.last), flow);
             });
-            if effect.number <= self.n_dissections {
-                see.packet(found, kept, effect.number, ip);
+            let place = seen.place;
+            if see.packet(found, seen, ip) == Next::Ends {
+                let flow = self.table.end(place);
+                see.ended(rank(2, flow.last), flow);
             }
         }
         let now_ms = now_ns / MILLISECOND;
         if self.reading == Reading::Nfstream && now_ms.saturating_sub(self.scanned_ms) >= SCAN_MS {
             self.scanned_ms = now_ms;
-            self.table.scan(now_ns, SCAN_FLOWS, |flow| see.ended(rank(2, flow.last), flow));
+            self.table.scan(now_ns, SCAN_FLOWS, |flow| see.ended(rank(3, flow.last), flow));
         }
     }
 

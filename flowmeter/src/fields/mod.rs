@@ -11,7 +11,7 @@ pub mod schema;
 pub mod sequence;
 pub mod value;
 
-pub use schema::Schema;
+pub use schema::{Added, Schema};
 pub use value::Value;
 
 use flowmeter_common::knobs::{Knobs, MILLISECOND};

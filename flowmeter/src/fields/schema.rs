@@ -24,8 +24,47 @@ pub struct Schema {
 
 #[derive(Clone)]
 struct Selected {
-    column: &'static Column,
+    source: Source,
     anonymous: bool,
+}
+
+/// Where a column's values come from.
+#[derive(Clone)]
+enum Source {
+    /// From the flow.
+    Declared(&'static Column),
+    /// From a plugin: the value of this number in [`Flow::own`].
+    Added(Arc<Added>, usize),
+}
+
+/// A column that a plugin adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its name in every output, `udps.` included.
+    pub name: String,
+    /// The type of its values.
+    pub kind: Kind,
+    /// The unit of its values; empty without.
+    pub unit: &'static str,
+    /// What it says.
+    pub doc: String,
+}
+
+impl Selected {
+    fn name(&self) -> &str {
+        match &self.source {
+            Source::Declared(column) => column.name,
+            Source::Added(added, _) => &added.name,
+        }
+    }
+
+    /// The column, if it is no plugin's.
+    fn declared(&self) -> Option<&'static Column> {
+        match self.source {
+            Source::Declared(column) => Some(column),
+            Source::Added(..) => None,
+        }
+    }
 }
 
 /// A name that cannot be selected.
@@ -45,6 +84,9 @@ pub enum UnknownColumn {
     /// The column is selected already.
     #[error("column `{0}` is named twice")]
     Twice(String),
+    /// Two plugins have a column of this name.
+    #[error("two plugins give a column `{0}`; use each plugin once")]
+    Given(String),
 }
 
 impl Schema {
@@ -52,24 +94,38 @@ impl Schema {
     pub fn new(options: Options) -> Self {
         let columns = columns::all()
             .filter(|column| column.group.is_in(&options))
-            .map(|column| Selected { column, anonymous: false })
+            .map(|column| Selected { source: Source::Declared(column), anonymous: false })
             .collect();
         Self { options, columns, anonymizer: None, redacted: None }
+    }
+
+    /// Those of plugins too, behind all others: `added` are those of all plugins, in order.
+    pub fn with_added(
+        mut self,
+        added: impl IntoIterator<Item = Added>,
+    ) -> Result<Self, UnknownColumn> {
+        for (number, added) in added.into_iter().enumerate() {
+            if self.columns.iter().any(|selected| selected.name() == added.name) {
+                return Err(UnknownColumn::Given(added.name));
+            }
+            let source = Source::Added(Arc::new(added), number);
+            self.columns.push(Selected { source, anonymous: false });
+        }
+        Ok(self)
     }
 
     /// Only the columns with these names, in this order.
     pub fn select<S: AsRef<str>>(self, names: &[S]) -> Result<Self, UnknownColumn> {
         let mut columns: Vec<Selected> = Vec::with_capacity(names.len());
         for name in names {
-            let column = find(name.as_ref())?;
-            if columns.iter().any(|s| s.column.name == column.name) {
-                return Err(UnknownColumn::Twice(column.name.to_owned()));
+            let name = name.as_ref().trim();
+            if columns.iter().any(|selected| selected.name() == name) {
+                return Err(UnknownColumn::Twice(name.to_owned()));
             }
-            let Some(selected) = self.columns.iter().find(|s| s.column.name == column.name) else {
-                return Err(UnknownColumn::Absent {
-                    name: column.name.to_owned(),
-                    condition: column.group.condition(),
-                });
+            let Some(selected) = self.columns.iter().find(|selected| selected.name() == name)
+            else {
+                let condition = find(name)?.group.condition();
+                return Err(UnknownColumn::Absent { name: name.to_owned(), condition });
             };
             columns.push(selected.clone());
         }
@@ -85,9 +141,10 @@ impl Schema {
         anonymizer: Anonymizer,
     ) -> Result<Self, UnknownColumn> {
         for name in names {
-            let column = find(name.as_ref())?;
-            for selected in &mut self.columns {
-                selected.anonymous |= selected.column.name == column.name;
+            let name = name.as_ref().trim();
+            match self.columns.iter_mut().find(|selected| selected.name() == name) {
+                Some(selected) => selected.anonymous = true,
+                None => _ = find(name)?,
             }
         }
         self.anonymizer = Some(anonymizer);
@@ -108,8 +165,11 @@ impl Schema {
     /// Columns that are hidden, each with one that is not and has the same text.
     pub fn exposed(&self) -> Vec<(&'static str, &'static str)> {
         let (hidden, shown): (Vec<_>, Vec<_>) = self.columns.iter().partition(|s| s.anonymous);
-        let pairs =
-            hidden.iter().flat_map(|h| shown.iter().map(|s| (h.column.name, s.column.name)));
+        let names = |columns: Vec<&Selected>| -> Vec<&'static str> {
+            columns.into_iter().filter_map(|s| Some(s.declared()?.name)).collect()
+        };
+        let (hidden, shown) = (names(hidden), names(shown));
+        let pairs = hidden.iter().flat_map(|h| shown.iter().map(|s| (*h, *s)));
         pairs.filter(|(hidden, shown)| is_exposed(hidden, shown)).collect()
     }
 
@@ -118,24 +178,29 @@ impl Schema {
         &self.options
     }
 
-    /// The columns, in order.
-    pub fn columns(&self) -> impl ExactSizeIterator<Item = &'static Column> {
-        self.columns.iter().map(|selected| selected.column)
+    /// The names of the columns, in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.columns.iter().map(Selected::name)
     }
 
     /// Whether the column with this name is part of this run and gets digests for values.
     pub fn is_anonymized(&self, name: &str) -> bool {
-        self.columns.iter().any(|selected| selected.anonymous && selected.column.name == name)
+        self.columns.iter().any(|selected| selected.anonymous && selected.name() == name)
     }
 
-    /// Hands the values of `flow` to `visit`, in the order of [`Self::columns`].
+    /// Hands the values of `flow` to `visit`, in the order of [`Self::names`].
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);
-        for Selected { column, anonymous } in &self.columns {
-            let mut value = (column.get)(&row);
+        for Selected { source, anonymous } in &self.columns {
+            let (mut value, kind) = match source {
+                Source::Declared(column) => ((column.get)(&row), column.kind),
+                Source::Added(added, number) => {
+                    (flow.own.get(*number).map_or(Value::Null, Value::from), added.kind)
+                }
+            };
             let redacted;
             if let Some(count) = &self.redacted
-                && column.kind == Kind::Url
+                && kind == Kind::Url
                 && let Value::Str(url) = value
                 && let Some(text) = redact::text(url)
             {
@@ -155,7 +220,7 @@ impl Schema {
 
 fn find(name: &str) -> Result<&'static Column, UnknownColumn> {
     columns::all()
-        .find(|column| column.name == name.trim())
+        .find(|column| column.name == name)
         .ok_or_else(|| UnknownColumn::Unknown(name.to_owned()))
 }
 
@@ -164,15 +229,19 @@ mod tests {
     use flowmeter_common::knobs::Knobs;
 
     use super::*;
-    use crate::flow::example;
+    use crate::flow::{Own, example};
 
     fn schema() -> Schema {
         Schema::new(Options { extras: false, ..Options::DEFAULT })
     }
 
     fn texts(schema: &Schema) -> Vec<String> {
+        texts_of(schema, &example::handshake(&Knobs::default()))
+    }
+
+    fn texts_of(schema: &Schema, flow: &Flow) -> Vec<String> {
         let mut texts = Vec::new();
-        schema.visit(&example::handshake(&Knobs::default()), |value| {
+        schema.visit(flow, |value| {
             let mut text = Vec::new();
             value.push_text(&mut text);
             texts.push(String::from_utf8_lossy(&text).into_owned());
@@ -182,8 +251,31 @@ mod tests {
 
     #[test]
     fn nfstream_alone_has_its_columns_alone() {
-        let last = schema().columns().last().map(|c| c.name);
-        assert_eq!(last, Some("content_type"));
+        assert_eq!(schema().names().last(), Some("content_type"));
+    }
+
+    fn added(name: &str) -> Added {
+        Added { name: format!("udps.{name}"), kind: Kind::Unsigned, unit: "", doc: String::new() }
+    }
+
+    #[test]
+    fn columns_of_plugins_are_columns() {
+        let key = Anonymizer::with_key(&[7; 64]).expect("64 bytes are a key");
+        let schema = || schema().with_added([added("one"), added("two")]).expect("two names");
+        let last: Vec<_> = schema().names().skip(schema().names().len() - 2).collect();
+        assert_eq!(last, ["udps.one", "udps.two"]);
+        let mut flow = example::handshake(&Knobs::default());
+        flow.own = vec![Own::U64(1), Own::Text("a".into())];
+        let chosen = schema().select(&["udps.two", "src_port", "udps.one"]).expect("they exist");
+        assert_eq!(texts_of(&chosen, &flow), ["a", "40000", "1"]);
+        let hidden = chosen.anonymize(&["udps.two"], key).expect("it exists");
+        assert_eq!(texts_of(&hidden, &flow)[1..], ["40000", "1"]);
+        assert_eq!(texts_of(&hidden, &flow)[0].len(), 128);
+        // A plugin that says nothing of a flow.
+        flow.own.clear();
+        assert_eq!(texts_of(&hidden, &flow), ["", "40000", ""]);
+        let twice = self::schema().with_added([added("one"), added("one")]);
+        assert_eq!(twice.err(), Some(UnknownColumn::Given("udps.one".into())));
     }
 
     #[test]

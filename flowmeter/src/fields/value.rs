@@ -7,6 +7,7 @@ use flowmeter_common::splt::Slot;
 
 use super::TimeUnit;
 use super::sequence::{Sequence, push_seconds};
+use crate::flow::Own;
 
 /// The value of a column in one flow. Made and written without allocating.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,10 +38,29 @@ pub enum Value<'a> {
     Texts(&'a [String]),
     /// Numbers.
     Numbers(&'a [u64]),
+    /// Numbers that may be negative.
+    Integers(&'a [i64]),
     /// Major and minor number of a device, with a colon between.
     Device([u32; 2]),
     /// A time in ns, written as seconds with all their decimals.
     Seconds(u64),
+}
+
+impl<'a> From<&'a Own> for Value<'a> {
+    fn from(own: &'a Own) -> Self {
+        match own {
+            Own::Null => Self::Null,
+            Own::U64(n) => Self::U64(*n),
+            Own::I64(n) => Self::I64(*n),
+            Own::F64(x) if x.is_finite() => Self::F64(*x),
+            // Neither JSON nor CSV has a number for it.
+            Own::F64(_) => Self::Null,
+            Own::Bool(b) => Self::Bool(*b),
+            Own::Text(text) => Self::Str(text),
+            Own::Integers(numbers) => Self::Integers(numbers),
+            Own::Texts(texts) => Self::Texts(texts),
+        }
+    }
 }
 
 impl Value<'_> {
@@ -62,6 +82,7 @@ impl Value<'_> {
             Self::Sequence(sequence) => sequence.push(out, b","),
             Self::Texts(texts) => push(out, texts),
             Self::Numbers(numbers) => push(out, numbers),
+            Self::Integers(numbers) => push_integers(out, numbers, b","),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
@@ -89,6 +110,7 @@ impl Value<'_> {
             Self::Sequence(sequence) => sequence.push(out, b", "),
             Self::Texts(texts) => push(out, texts),
             Self::Numbers(numbers) => push(out, numbers),
+            Self::Integers(numbers) => push_integers(out, numbers, b", "),
             Self::Seconds(ns) => push_seconds(out, *ns),
         }
     }
@@ -178,6 +200,17 @@ impl List<'_> {
         }
         out.push(b']');
     }
+}
+
+fn push_integers(out: &mut Vec<u8>, numbers: &[i64], comma: &[u8]) {
+    out.push(b'[');
+    for (i, number) in numbers.iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(comma);
+        }
+        push_integer(out, *number);
+    }
+    out.push(b']');
 }
 
 /// An integer. Most are of one digit.
@@ -285,6 +318,9 @@ mod tests {
         }
         assert_eq!(json(Value::U64(u64::MAX)), "18446744073709551615");
         assert_eq!(json(Value::I64(-1)), "-1");
+        assert_eq!(json(Value::Integers(&[60, -1])), "[60,-1]");
+        assert_eq!(text(Value::Integers(&[60, -1])), "[60, -1]");
+        assert_eq!(json(Value::from(&Own::F64(f64::NAN))), "null");
         assert_eq!((json(Value::Null), text(Value::Null)), ("null".into(), String::new()));
         assert_eq!(
             (json(Value::Bool(true)), text(Value::Bool(true))),

@@ -48,8 +48,8 @@ impl Format for Csv {
     fn head(&self) -> Vec<u8> {
         let mut head = Vec::new();
         let mut row = Row::new(&mut head);
-        for column in self.schema.columns() {
-            row.push(&Value::Str(column.name));
+        for name in self.schema.names() {
+            row.push(&Value::Str(name));
         }
         row.end();
         head
@@ -83,7 +83,7 @@ impl<'a> Row<'a> {
                 value.push_text(self.out);
                 quote(self.out, start);
             }
-            Value::List(_) | Value::Sequence(_) | Value::Numbers(_) => {
+            Value::List(_) | Value::Sequence(_) | Value::Numbers(_) | Value::Integers(_) => {
                 self.out.push(b'"');
                 value.push_text(self.out);
                 self.out.push(b'"');

@@ -57,37 +57,43 @@ impl Format for Json {
     }
 }
 
-/// What stands before a value. Of one size, so that copying it is a few instructions and no call.
+/// What stands before a value. Its head is of one size, so that copying it is a few instructions and
+/// no call.
 #[derive(Clone)]
 struct Name {
-    text: [u8; Self::LONGEST],
+    head: [u8; Self::HEAD],
     length: usize,
+    /// Of names that are longer: those of plugins alone.
+    rest: Box<[u8]>,
 }
 
 impl Name {
-    const LONGEST: usize = 48;
+    const HEAD: usize = 48;
+
+    fn new(text: &[u8]) -> Self {
+        let (start, rest) = text.split_at(text.len().min(Self::HEAD));
+        let mut head = [0; Self::HEAD];
+        head[..start.len()].copy_from_slice(start);
+        Self { head, length: start.len(), rest: rest.into() }
+    }
 
     #[inline]
     fn push(&self, out: &mut Vec<u8>) {
         let length = out.len() + self.length;
-        out.extend_from_slice(&self.text);
+        out.extend_from_slice(&self.head);
         out.truncate(length);
+        if !self.rest.is_empty() {
+            out.extend_from_slice(&self.rest);
+        }
     }
 }
 
 fn names(schema: &Schema) -> Vec<Name> {
-    let columns = schema.columns().enumerate();
-    columns
-        .map(|(i, column)| {
-            let open = if i == 0 { '{' } else { ',' };
-            // Names of columns are made of characters that JSON does not escape.
-            let name = format!("{open}\"{}\":", column.name).into_bytes();
-            assert!(name.len() <= Name::LONGEST, "no column has so long a name");
-            let mut text = [0; Name::LONGEST];
-            text[..name.len()].copy_from_slice(&name);
-            Name { text, length: name.len() }
-        })
-        .collect()
+    let name = |(i, name): (usize, &str)| {
+        let open = if i == 0 { '{' } else { ',' };
+        Name::new(format!("{open}{}:", serde_json::Value::from(name)).as_bytes())
+    };
+    schema.names().enumerate().map(name).collect()
 }
 
 #[cfg(test)]

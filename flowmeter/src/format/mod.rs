@@ -61,5 +61,5 @@ impl Kind {
 
 /// Which of the columns is the flow's id.
 fn id(schema: &Schema) -> Option<usize> {
-    schema.columns().position(|column| column.name == "id")
+    schema.names().position(|name| name == "id")
 }

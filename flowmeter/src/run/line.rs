@@ -22,15 +22,21 @@ use crate::flow::Flow;
 
 use super::options::ReadOptions;
 
-/// A flow's number with the dissector, while it has one.
-pub type Kept = Option<u32>;
+/// What a run keeps of a flow.
+#[derive(Default)]
+pub struct Kept<K> {
+    /// Its number with the dissector, while it has one.
+    number: Option<u32>,
+    /// What plugins keep of it.
+    pub own: K,
+}
 
 /// Packet bytes and messages after which a batch is given.
 const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_MESSAGES: usize = 512;
 
 /// The line of one worker, and its dissector.
-pub struct Line {
+pub struct Line<K> {
     share: Share,
     /// Where it counts.
     places: Places,
@@ -47,12 +53,12 @@ pub struct Line {
     settled: Vec<bool>,
     /// Numbers to be used again.
     free: Vec<u32>,
-    waiting: VecDeque<(Rank, Flow, Kept)>,
+    waiting: VecDeque<(Rank, Flow, Kept<K>)>,
     /// Flows at the front of the line that have what they waited for.
-    ready: VecDeque<(Rank, Flow)>,
+    ready: VecDeque<(Rank, Flow, K)>,
 }
 
-impl Line {
+impl<K> Line<K> {
     pub fn new(
         options: &ReadOptions,
         share: Share,
@@ -86,11 +92,18 @@ impl Line {
         })
     }
 
-    pub fn inspect(&mut self, found: &Found, kept: &mut Kept, ip: &[u8], number: u64) {
-        if self.place.is_none() || number > u64::from(self.n_dissections) {
+    #[inline]
+    pub fn inspect(&mut self, found: &Found, kept: &mut Kept<K>, ip: &[u8], number: u64) {
+        if number <= u64::from(self.n_dissections) {
+            self.give_packet(found, kept, ip, number);
+        }
+    }
+
+    fn give_packet(&mut self, found: &Found, kept: &mut Kept<K>, ip: &[u8], number: u64) {
+        if self.place.is_none() {
             return;
         }
-        let flow = *kept.get_or_insert_with(|| {
+        let flow = *kept.number.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {
                 self.settled.push(false);
                 self.settled.len() as u32 - 1
@@ -107,8 +120,8 @@ impl Line {
     }
 
     /// A flow has ended. It comes back by [`Line::next`].
-    pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept) {
-        if let Some(number) = kept {
+    pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept<K>) {
+        if let Some(number) = kept.number {
             self.batch.finish(u64::from(number));
         }
         self.waiting.push_back((rank, flow, kept));
@@ -117,7 +130,7 @@ impl Line {
     }
 
     /// The next flow that has its verdict, in the order they ended.
-    pub fn next(&mut self) -> Option<(Rank, Flow)> {
+    pub fn next(&mut self) -> Option<(Rank, Flow, K)> {
         self.ready.pop_front()
     }
 
@@ -174,12 +187,12 @@ impl Line {
         }
         let mut verdicts = self.back.verdicts.drain(..);
         while let Some((_, _, kept)) = self.waiting.front() {
-            let number = *kept;
+            let number = kept.number;
             let verdict = number.and_then(|_| verdicts.next());
             if number.is_some() && verdict.is_none() {
                 break;
             }
-            let Some((rank, mut flow, _)) = self.waiting.pop_front() else { break };
+            let Some((rank, mut flow, kept)) = self.waiting.pop_front() else { break };
             if let (Some(number), Some((_, verdict))) = (number, verdict) {
                 flow.layer7 = verdict.layer7;
                 if verdict.is_lost {
@@ -190,7 +203,7 @@ impl Line {
                 }
                 self.free.push(number);
             }
-            self.ready.push_back((rank, flow));
+            self.ready.push_back((rank, flow, kept.own));
         }
     }
 }

@@ -18,7 +18,7 @@ use super::ledger::Ledger;
 use super::options::LiveOptions;
 use super::outlet::Outlet;
 use super::outlets::Outlets;
-use crate::attribution::{Owners, Peers};
+use crate::attribution::Peers;
 use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::flow::Flow;
@@ -237,16 +237,7 @@ impl Observer for Stages {
     fn ended(&mut self, ended: Ended<()>) {
         self.ledger.ended(ended.record.packets());
         let interface = self.interfaces.get(usize::from(ended.record.key.interface)).cloned();
-        let flow = Flow {
-            id: 0,
-            reason: ended.reason,
-            record: ended.record,
-            splt: ended.splt,
-            layer7: None,
-            owners: Owners::default(),
-            interface,
-            peer: None,
-        };
+        let flow = Flow { interface, ..Flow::new(ended.reason, ended.record, ended.splt) };
         if let Some(flow) = self.annotator.annotate(flow) {
             self.write(flow);
         }

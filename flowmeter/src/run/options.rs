@@ -12,6 +12,7 @@ use crate::collector::pcap::Reading;
 use crate::dissect::Containment;
 use crate::fields;
 use crate::notice::Notices;
+use crate::plugin::Plugins;
 
 pub use flowmeter_common::counter::MAX_INTERFACES;
 
@@ -134,6 +135,8 @@ pub struct ReadOptions {
     pub details: bool,
     /// The run ends after this many flows.
     pub max_nflows: Option<u64>,
+    /// What else is found out about flows.
+    pub plugins: Plugins,
     /// Where notices go.
     pub notices: Notices,
 }
@@ -152,11 +155,12 @@ impl ReadOptions {
             containment: Containment::InProcess,
             details: false,
             max_nflows: None,
+            plugins: Plugins::default(),
             notices: Notices::none(),
         }
     }
 
-    /// The columns that flows metered so have.
+    /// The columns that flows metered so have, but for those of plugins.
     pub fn columns(&self) -> fields::Options {
         let splt = self.knobs.splt;
         let as_flowcontainer = self.reading == Reading::Flowcontainer;

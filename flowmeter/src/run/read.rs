@@ -20,17 +20,19 @@ use super::outlet::Outlet;
 use super::outlets::Outlets;
 use super::progress::{Progress, total};
 use super::workers;
-use crate::attribution::Owners;
 use crate::capture::pcap::filter::{Filter, Invalid};
 use crate::capture::pcap::{self, Capture, Frame};
-use crate::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share, Tally};
+use crate::collector::pcap::{
+    Collector, Found, Intake, Next, Observer, Rank, Reading, Share, Tally,
+};
 use crate::dissect;
 use crate::dissect::place::Places;
 use crate::flow::Flow;
 use crate::notice::Notice;
 use crate::output;
+use crate::plugin::{Event, Hooks};
 use crate::report::{self, Of, Report};
-use crate::table::Ended;
+use crate::table::{Ended, Seen as Counted};
 
 /// Why a run ended before it should have.
 #[derive(Debug, Error)]
@@ -134,9 +136,12 @@ impl Read {
             0 => thread::available_parallelism().map_or(1, |n| n.get() as u64),
             n => u64::from(n),
         };
-        let done = match workers.min(parts) {
-            1 => self.inputs.alone(parts, &places, outlets),
-            workers => workers::read(&self.inputs, parts, workers, &places, outlets),
+        let workers = workers.min(parts);
+        let plugins = &options.plugins;
+        let done = if plugins.is_empty() {
+            self.inputs.read(parts, workers, &places, outlets, || ())
+        } else {
+            self.inputs.read(parts, workers, &places, outlets, || plugins.start())
         };
         let Done { tally, ledger, mut outlets, ended } = match done {
             Ok(done) => done,
@@ -195,11 +200,32 @@ impl Inputs {
         if is_whole || options.knobs.n_dissections > 0 && is_small { 1 } else { Share::PARTS }
     }
 
+    /// Meters with so many workers. Each makes its own hooks.
+    fn read<H: Hooks>(
+        &self,
+        parts: u64,
+        workers: u64,
+        places: &Places,
+        outlets: Outlets,
+        hooks: impl Fn() -> H + Sync,
+    ) -> Result<Done, Error> {
+        match workers {
+            1 => self.alone(parts, places, outlets, hooks()),
+            workers => workers::read(self, parts, workers, places, outlets, &hooks),
+        }
+    }
+
     /// Meters in this thread.
-    fn alone(&self, parts: u64, places: &Places, outlets: Outlets) -> Result<Done, Error> {
+    fn alone(
+        &self,
+        parts: u64,
+        places: &Places,
+        outlets: Outlets,
+        hooks: impl Hooks,
+    ) -> Result<Done, Error> {
         let log = Log { outlets, ledger: Ledger::new(self.options.max_nflows) };
         let share = Share { worker: 0, of: 1, parts };
-        let mut stages = Stages::new(&self.options, share, places, log)?;
+        let mut stages = Stages::new(&self.options, share, places, hooks, log)?;
         let mut collector = Collector::new(self.options.knobs, self.options.reading, share);
         let is_stream = self.is_stream();
         let (tally, damaged) = self.frames(|seen| {
@@ -296,22 +322,24 @@ pub(super) trait Takes {
 }
 
 /// What follows the collector.
-pub(super) struct Stages<T> {
-    pub line: Line,
+pub(super) struct Stages<T, H: Hooks> {
+    pub line: Line<H::Kept>,
+    hooks: H,
     /// flowcontainer has no flows without payload.
     wants_payload: bool,
     pub out: T,
 }
 
-impl<T: Takes> Stages<T> {
+impl<T: Takes, H: Hooks> Stages<T, H> {
     pub fn new(
         options: &ReadOptions,
         share: Share,
         places: &Places,
+        hooks: H,
         out: T,
     ) -> Result<Self, dissect::Error> {
         let line = Line::new(options, share, places)?;
-        Ok(Self { line, wants_payload: options.reading == Reading::Flowcontainer, out })
+        Ok(Self { line, hooks, wants_payload: options.reading == Reading::Flowcontainer, out })
     }
 
     /// Waits for the verdicts of all flows that ended, and hands the flows on.
@@ -321,34 +349,31 @@ impl<T: Takes> Stages<T> {
     }
 
     pub fn hand_on(&mut self) {
-        while let Some((rank, flow)) = self.line.next() {
+        while let Some((rank, mut flow, own)) = self.line.next() {
+            self.hooks.expired(own, &mut flow);
             self.out.flow(rank, flow);
         }
     }
 }
 
-impl<T: Takes> Observer<Kept> for Stages<T> {
-    fn packet(&mut self, found: &Found, kept: &mut Kept, number: u64, ip: &[u8]) {
-        self.line.inspect(found, kept, ip, number);
+impl<T: Takes, H: Hooks> Observer<Kept<H::Kept>> for Stages<T, H> {
+    #[inline]
+    fn packet(&mut self, found: &Found, flow: Counted<'_, Kept<H::Kept>>, ip: &[u8]) -> Next {
+        self.line.inspect(found, flow.attached, ip, flow.effect.number);
+        let Counted { record, splt, attached, .. } = flow;
+        let event =
+            Event { time_ns: found.now_ns, headers: &found.packet, from_high: found.from_high, ip };
+        self.hooks.packet(&event, record, splt, &mut attached.own)
     }
 
-    fn ended(&mut self, rank: Rank, ended: Ended<Kept>) {
+    fn ended(&mut self, rank: Rank, ended: Ended<Kept<H::Kept>>) {
         let payload: u64 =
             ended.record.directions.iter().map(|d| d.bytes[Layer::Payload as usize]).sum();
         if self.wants_payload && payload == 0 {
             self.out.left_out(ended.record.packets());
             return;
         }
-        let flow = Flow {
-            id: 0,
-            reason: ended.reason,
-            record: ended.record,
-            splt: ended.splt,
-            layer7: None,
-            owners: Owners::default(),
-            interface: None,
-            peer: None,
-        };
+        let flow = Flow::new(ended.reason, ended.record, ended.splt);
         self.line.finish(rank, flow, ended.attached);
         self.hand_on();
     }

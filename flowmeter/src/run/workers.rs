@@ -20,6 +20,7 @@ use crate::dissect::place::Places;
 use crate::fields::value::Value;
 use crate::flow::Flow;
 use crate::output::Sum;
+use crate::plugin::Hooks;
 
 /// Batches of packets that may wait for a worker.
 const PACKETS_QUEUE: usize = 8;
@@ -32,12 +33,13 @@ const ROWS_QUEUE: usize = 16;
 const ROW_BYTES: usize = 128 * 1024;
 
 /// Meters with several workers, more than one.
-pub fn read(
+pub fn read<H: Hooks>(
     inputs: &Inputs,
     parts: u64,
     workers: u64,
     places: &Places,
     mut outlets: Outlets,
+    hooks: &(impl Fn() -> H + Sync),
 ) -> Result<Done, Error> {
     let mut ledger = Ledger::new(inputs.options.max_nflows);
     let makers = &outlets.makers();
@@ -49,12 +51,13 @@ pub fn read(
             let (sender, receiver) = bounded(ROWS_QUEUE);
             let share = Share { worker, of: workers, parts };
             let recycle = recycle.clone();
-            let work = move || work(inputs, share, places, makers, &packets, &recycle, sender);
+            let work =
+                move || work(inputs, share, places, makers, hooks(), &packets, &recycle, sender);
             threads.push(spawn(scope, format!("meter-{worker}"), work)?);
             queues.push(queue);
             lanes.push(Lane { receiver: Some(receiver), ..Lane::default() });
         }
-        let reader = spawn(scope, "read".into(), move || find(inputs, &queues, &recycled))?;
+        let reader = spawn(scope, "read".into(), move || find::<H>(inputs, &queues, &recycled))?;
         let is_whole = merge(&mut lanes, &mut outlets, &mut ledger);
         // Whoever still has something to send learns that it is not wanted.
         drop(lanes);
@@ -81,7 +84,7 @@ fn spawn<'scope, T: Send + 'scope>(
     Builder::new().name(name).spawn_scoped(scope, run).map_err(Error::Thread)
 }
 
-/// Packets, with the bytes that the dissector needs.
+/// Packets, with the bytes that dissector and plugins need.
 #[derive(Default)]
 struct Packets {
     found: Vec<(Found, Range<usize>)>,
@@ -89,12 +92,12 @@ struct Packets {
 }
 
 /// The reader: finds packets, and sends them to all workers.
-fn find(
+fn find<H: Hooks>(
     inputs: &Inputs,
     queues: &[Sender<Arc<Packets>>],
     recycled: &Receiver<Packets>,
 ) -> Result<(Tally, Option<pcap::Error>), Error> {
-    let wants_bytes = inputs.options.knobs.n_dissections > 0;
+    let wants_bytes = H::WANTS_BYTES || inputs.options.knobs.n_dissections > 0;
     let mut batch = Packets::default();
     let send = |batch: Packets| {
         let batch = Arc::new(batch);
@@ -123,12 +126,13 @@ fn work(
     share: Share,
     places: &Places,
     makers: &Makers,
+    hooks: impl Hooks,
     packets: &Receiver<Arc<Packets>>,
     recycle: &Sender<Packets>,
     sender: Sender<Batch>,
 ) -> Result<(), Error> {
     let out = Batches { makers, sender, batch: Batch::new(makers, 0), is_wanted: true };
-    let mut stages = Stages::new(&inputs.options, share, places, out)?;
+    let mut stages = Stages::new(&inputs.options, share, places, hooks, out)?;
     let mut collector = Collector::new(inputs.options.knobs, inputs.options.reading, share);
     for batch in packets {
         for (found, bytes) in &batch.found {

@@ -54,6 +54,25 @@ pub struct Ended<T> {
     pub last: u64,
 }
 
+/// What a packet has done to the flow that it was counted in.
+#[derive(Debug)]
+pub struct Seen<'a, T> {
+    /// What changed.
+    pub effect: Effect,
+    /// Its sums, with the packet.
+    pub record: &'a Record,
+    /// Its first packets.
+    pub splt: &'a [Slot],
+    /// What its stage keeps of it.
+    pub attached: &'a mut T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Where a flow stands in a table, until another one is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(u32);
+
 struct Entry<T> {
     record: Record,
     splt: Vec<Slot>,
@@ -132,7 +151,7 @@ impl<T: Default> Table<T> {
     /// Counts a packet seen at `clock_ns` (by the meter's clock, not before the packet preceding it)
     /// in the flow of its key, which it may begin, and hands out the flow that it finds ended in its
     /// place. `number` is the caller's for the packet, see [`Ended::last`].
-    /// Returns what that did, and what is attached to the flow.
+    /// Returns what that did.
     pub fn observe(
         &mut self,
         p: &Packet,
@@ -140,7 +159,7 @@ impl<T: Default> Table<T> {
         clock_ns: u64,
         number: u64,
         mut end: impl FnMut(Ended<T>),
-    ) -> (Effect, &mut T) {
+    ) -> Seen<'_, T> {
         let identity = self.order.identity(&key);
         let hash = self.hasher.hash_one(identity);
         let (entries, order) = (&self.entries, self.order);
@@ -172,7 +191,13 @@ impl<T: Default> Table<T> {
         if effect.splt.count > 0 {
             entry.splt.extend(effect.splt.slots.iter().take(effect.splt.count as usize));
         }
-        (effect, &mut entry.attached)
+        let Entry { record, splt, attached, .. } = entry;
+        Seen { effect, record, splt, attached, place: Place(at) }
+    }
+
+    /// Takes out the flow that was seen last.
+    pub fn end(&mut self, Place(at): Place) -> Ended<T> {
+        self.remove(at, EndReason::End)
     }
 
     /// Hands out up to `most` flows from the head of the order, as long as the first one is idle at
