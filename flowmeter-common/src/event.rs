@@ -36,6 +36,18 @@ pub struct PacketEvent {
 
 const _: () = assert!(size_of::<PacketEvent>() == 40);
 
+/// What stands before a [`PacketEvent`] when every packet is forwarded.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PacketHead {
+    /// The packet's headers; a fragment has the ports of the first.
+    pub packet: Packet,
+    /// Number of the interface among those metered.
+    pub interface: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// The kernel forwards at most this many bytes at a time, whatever the snapshot length: of a
 /// super-packet, as many as the longest `ClientHello` that is read.
 pub const MAX_SNAPSHOT: usize = 16_384;
@@ -101,6 +113,8 @@ pub struct ReapRequest {
 pub enum Why {
     /// A timeout may have passed: flows that have not ended stay.
     Timeout,
+    /// Somebody wants these flows to end.
+    Asked,
     /// The meter ends, and with it all flows.
     Shutdown,
 }
@@ -108,7 +122,7 @@ pub enum Why {
 impl ReapRequest {
     /// The head of a request for `count` flows.
     pub fn new(clock_ns: u64, why: Why, count: u32) -> Self {
-        Self { clock_ns, force: u32::from(why == Why::Shutdown), count }
+        Self { clock_ns, force: u32::from(why != Why::Timeout), count }
     }
 }
 

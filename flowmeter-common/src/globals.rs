@@ -23,6 +23,8 @@ macro_rules! kernel_settings {
             splt, SPLT_PACKETS: u32 = 0;
             /// See `Knobs::n_dissections`.
             n_dissections, N_DISSECTIONS: u32 = 0;
+            /// 1 to forward every packet, each with a [`PacketHead`](crate::event::PacketHead).
+            whole, WHOLE: u32 = 0;
             /// 1 for `Knobs::statistics`.
             statistics, STATISTICS: u32 = 0;
             /// 1 for `Knobs::decode_tunnels`.

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use flowmeter_common::clock::word;
 use flowmeter_common::counter::{Counters, HOOKS, MAX_INTERFACES};
-use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, SETTLED_FLOWS};
+use flowmeter_common::event::{MAX_SNAPSHOT, PacketEvent, PacketHead, SETTLED_FLOWS};
 use flowmeter_common::fragment::{FragmentKey, SETS, Set};
 use flowmeter_common::kernel_settings;
 use flowmeter_common::key::FlowKey;
@@ -84,6 +84,7 @@ pub struct Scratch {
     pub chunk_key: ChunkKey,
     pub chunk: Chunk,
     pub fragment_key: FragmentKey,
+    pub head: PacketHead,
     pub event: PacketEvent,
     pub bytes: [u8; MAX_SNAPSHOT],
 }

@@ -4,6 +4,8 @@
 //! whose timeout has passed is handed to userspace first and begun anew; a packet that finds no
 //! room is handed to userspace as such. Whatever happens is counted.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_map_update_elem, bpf_ringbuf_output, bpf_spin_lock,
@@ -12,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 use aya_log_ebpf::debug;
 use flowmeter_common::counter::{Counter, Counters};
 use flowmeter_common::event::{
-    KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, RecordEvent,
+    KIND_OVERFLOW, KIND_RECORD, MAX_SNAPSHOT, OverflowEvent, PacketEvent, PacketHead, RecordEvent,
     settled_place,
 };
 use flowmeter_common::fragment::{self, Datagrams, FragmentKey, Ports};
@@ -25,7 +27,7 @@ use flowmeter_common::splt::{Added, CHUNK_SLOTS, Slot};
 use crate::clock;
 use crate::maps::{
     ATTRIBUTE, COUNTERS, FLOWS, FRAGMENTS, Flow, Globals, LIVE, LockedSet, N_DISSECTIONS, PACKETS,
-    RECORDS, SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, interface,
+    RECORDS, SETTLED, SNAPSHOT, SPARSE, SPLT, SPLT_SPARSE, Scratch, WHOLE, interface,
 };
 use crate::packet::{Frame, at_most, opaque};
 use crate::parse;
@@ -159,16 +161,20 @@ fn count(scratch: &mut Scratch) -> Option<u32> {
     if wanted == 0 {
         return Some(to_do);
     }
-    if is_settled(scratch.uid) {
+    if WHOLE.load() == 0 && is_settled(scratch.uid) {
         counters.add(Counter::Withheld, wanted.into());
         return Some(to_do);
     }
     Some(to_do | FORWARD)
 }
 
-/// How many of the packets that this is on the wire are among the first of their flow.
+/// How many of the packets that this is on the wire are to be forwarded: those that are among the
+/// first of their flow, if not all.
 #[inline(always)]
 fn wanted(scratch: &Scratch) -> u32 {
+    if WHOLE.load() != 0 {
+        return scratch.walk.packet.segments;
+    }
     let before = scratch.effect.number.saturating_sub(1);
     let left = u64::from(N_DISSECTIONS.load()).saturating_sub(before);
     left.min(scratch.walk.packet.segments.into()) as u32
@@ -570,14 +576,20 @@ fn forward<F: Frame>(frame: &F, scratch: &mut Scratch, length: u32) -> Option<()
         header: full_ip_bytes.saturating_sub(full) as u16,
         limit: limit.min(MAX_SNAPSHOT as u32) as u16,
     };
-    // SAFETY: n is within 1 and MAX_SNAPSHOT; `bytes` stands right behind `event` and both are in
-    // one map value, so the ring takes them in one piece.
+    let (start, before): (*mut c_void, usize) = if WHOLE.load() != 0 {
+        scratch.head = PacketHead { packet: *p, interface: scratch.interface, reserved: 0 };
+        ((&raw mut scratch.head).cast(), size_of::<PacketHead>() + size_of::<PacketEvent>())
+    } else {
+        ((&raw mut scratch.event).cast(), size_of::<PacketEvent>())
+    };
+    // SAFETY: n is within 1 and MAX_SNAPSHOT; `bytes` stands right behind `event`, and that behind
+    // `head`; all are in one map value, so the ring takes them in one piece.
     let sent = unsafe {
         frame.copy(offset, scratch.bytes.as_mut_ptr(), n)
             && bpf_ringbuf_output(
                 (&raw const PACKETS).cast_mut().cast(),
-                (&raw mut scratch.event).cast(),
-                u64::from(n) + size_of::<PacketEvent>() as u64,
+                start,
+                u64::from(n) + before as u64,
                 u64::from(BPF_RB_NO_WAKEUP),
             ) == 0
     };

@@ -589,6 +589,7 @@ fn take_a_map_twice() -> Result<()> {
         knobs: Knobs::default(),
         max_flows: 64,
         snapshot_length: 64,
+        whole: false,
         promiscuous: false,
         attribute: false,
         log: false,

@@ -193,10 +193,11 @@ impl LiveArgs {
         options.containment = self.meter.containment()?;
         options.details = self.meter.details()?;
         options.log_bpf = live.log_bpf;
+        options.plugins = self.meter.plugins();
         options.notices = notices::to_stderr();
         let columns = self.meter.columns(options.columns(), MAX_LIVE_SPLT);
         let mut log =
-            self.output.log(None, self.output.schema(columns, &self.meter.plugins(), secrets)?)?;
+            self.output.log(None, self.output.schema(columns, &options.plugins, secrets)?)?;
         log.queue = queue::Options {
             capacity: (live.output_queue as usize) << 20,
             when_full: live.when_full,

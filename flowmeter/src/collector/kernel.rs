@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use flowmeter_common::event::{OverflowEvent, PacketEvent, Why};
+use flowmeter_common::event::{OverflowEvent, PacketEvent, PacketHead, Why};
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::lifetime;
@@ -39,8 +39,8 @@ pub struct Collector {
 /// Sees what the kernel hands out, in an order in which every packet of a flow comes before its
 /// end.
 pub trait Observer {
-    /// A packet for the dissector, from its IP header on.
-    fn packet(&mut self, event: &PacketEvent, ip: &[u8]);
+    /// A packet for the dissector, from its IP header on. It has a head if every packet is forwarded.
+    fn packet(&mut self, event: &PacketEvent, head: Option<&PacketHead>, ip: &[u8]);
     /// A flow has ended.
     fn ended(&mut self, ended: Ended<()>);
 }
@@ -128,6 +128,16 @@ impl Collector {
         Ok(events)
     }
 
+    /// Takes flows out of the kernel that somebody wants to end, and out of `keys` as far as there was
+    /// room for them. What their ends say is that they were forced.
+    pub fn end(&mut self, keys: &mut Vec<FlowKey>) -> Result<(), Error> {
+        if !keys.is_empty() {
+            let done = self.kernel.reap(keys, self.kernel.clock().now_ns(), Why::Asked)?;
+            keys.drain(..done.min(keys.len()));
+        }
+        Ok(())
+    }
+
     /// Looks at the wall clock, so that a step is followed within a tick.
     fn follow_wall_clock(&mut self) {
         if let Some(step_ns) = self.kernel.follow_wall_clock() {
@@ -211,13 +221,15 @@ impl Collector {
             }
         }
         let mut packets = 0;
-        while packets < MAX_EVENTS && self.packets.next(|event, ip| see.packet(event, ip)) {
+        while packets < MAX_EVENTS
+            && self.packets.next(|event, head, ip| see.packet(event, head, ip))
+        {
             packets += 1;
         }
         // With packets left over, records may only follow them.
         while packets >= MAX_EVENTS
             && !self.ended.is_empty()
-            && self.packets.next(|event, ip| see.packet(event, ip))
+            && self.packets.next(|event, head, ip| see.packet(event, head, ip))
         {
             packets += 1;
         }

@@ -24,15 +24,36 @@ pub fn each(
         return;
     }
     for index in 0..event.forwarded.into() {
-        if segment(event, ip, index, scratch).is_none() {
-            return;
-        }
+        let Some(wire) = segment(event, ip, index, scratch) else { return };
+        cut::shorten_to_fit(scratch, wire);
         see(index, scratch);
     }
 }
 
-/// Writes one of the packets of a super-packet; none if nothing of it is there.
-fn segment(event: &PacketEvent, ip: &[u8], index: u32, packet: &mut Vec<u8>) -> Option<()> {
+/// Hands out all packets on the wire that an event stands for, as they were there: each with how many
+/// came before it in the event, and with what is there of its bytes from its IP header on.
+pub fn each_as_it_is(
+    event: &PacketEvent,
+    ip: &[u8],
+    scratch: &mut Vec<u8>,
+    mut see: impl FnMut(u32, &[u8]),
+) {
+    if event.segments < 2 {
+        see(0, ip);
+        return;
+    }
+    for index in 0..event.segments {
+        let is_there = index < event.forwarded.into();
+        match segment(event, ip, index, scratch).filter(|_| is_there) {
+            Some(_) => see(index, scratch),
+            None => see(index, &[]),
+        }
+    }
+}
+
+/// Writes one of the packets of a super-packet, and gives its length on the wire; none if nothing of
+/// it is there.
+fn segment(event: &PacketEvent, ip: &[u8], index: u32, packet: &mut Vec<u8>) -> Option<u32> {
     let header = usize::from(event.header);
     let full = (event.ip_bytes as usize).checked_sub(header)?;
     let is_last = index + 1 == event.segments;
@@ -47,8 +68,7 @@ fn segment(event: &PacketEvent, ip: &[u8], index: u32, packet: &mut Vec<u8>) -> 
     // One whose headers lead to no transport is refused later.
     let _ = place.write(packet);
     packet.truncate(event.limit.into());
-    cut::shorten_to_fit(packet, wire);
-    Some(())
+    Some(wire)
 }
 
 /// A segment's place in its super-packet.

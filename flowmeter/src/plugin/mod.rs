@@ -16,6 +16,7 @@ use crate::flow::{End, Flow, Own, Side, Sums};
 
 pub(crate) use hooks::{Event, Hooks};
 pub use set::Plugins;
+pub(crate) use set::{Kept, Running};
 
 /// Sees the packets of flows, and gives flows columns.
 ///

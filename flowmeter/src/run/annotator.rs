@@ -42,6 +42,7 @@ pub enum Error {
 /// The dissector and the attribution, and the flows that wait for the former.
 pub struct Annotator {
     dissector: Option<(Pool, SettledFlows)>,
+    n_dissections: u32,
     sockets: Option<(OwnerRing, Hooked)>,
     processes: Option<Poller>,
     peers: Option<Peers>,
@@ -87,6 +88,7 @@ impl Annotator {
         });
         Ok(Self {
             dissector: dissector(options)?.map(|pool| (pool, settled)),
+            n_dissections: options.knobs.n_dissections,
             profiles,
             heard: None,
             news: Vec::new(),
@@ -111,10 +113,17 @@ impl Annotator {
     /// Gives the dissector a packet, from its IP header on, or those that a super-packet was.
     pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
         let Some((dissector, _)) = &mut self.dissector else { return };
+        let left = (self.n_dissections + 1).saturating_sub(event.number);
+        if left == 0 {
+            // It was forwarded for others.
+            return;
+        }
         let mut is_taken = true;
         segments::each(event, ip, &mut self.scratch, |index, ip| {
             let (number, time_ms) = (event.number + index, event.time_ns / MILLISECOND);
-            is_taken &= dissector.inspect(event.uid, number, time_ms, ip);
+            if index < left {
+                is_taken &= dissector.inspect(event.uid, number, time_ms, ip);
+            }
         });
         if !is_taken {
             self.untaken.insert(event.uid);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flowmeter_common::event::PacketEvent;
+use flowmeter_common::event::{PacketEvent, PacketHead};
 use thiserror::Error;
 
 use super::annotator::{self, Annotator};
@@ -18,6 +18,7 @@ use super::ledger::Ledger;
 use super::options::LiveOptions;
 use super::outlet::Outlet;
 use super::outlets::Outlets;
+use super::plugged::Plugged;
 use crate::attribution::Peers;
 use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
@@ -168,6 +169,9 @@ fn meter_until_asked(
             stages.outlets.reopen();
         }
         let events = collector.tick(stages)?;
+        if let Some(plugged) = &mut stages.plugged {
+            collector.end(&mut plugged.due)?;
+        }
         stages.write_complete(Duration::from_secs(1))?;
         if records.is_due() {
             let report = stages.report(collector)?;
@@ -223,6 +227,7 @@ impl Gone {
 /// What follows the collector.
 struct Stages {
     annotator: Annotator,
+    plugged: Option<Plugged>,
     interfaces: Vec<Arc<str>>,
     outlets: Outlets,
     ledger: Ledger,
@@ -230,12 +235,18 @@ struct Stages {
 }
 
 impl Observer for Stages {
-    fn packet(&mut self, event: &PacketEvent, ip: &[u8]) {
+    fn packet(&mut self, event: &PacketEvent, head: Option<&PacketHead>, ip: &[u8]) {
         self.annotator.inspect(event, ip);
+        if let (Some(plugged), Some(head)) = (&mut self.plugged, head) {
+            plugged.packet(event, head, ip);
+        }
     }
 
-    fn ended(&mut self, ended: Ended<()>) {
+    fn ended(&mut self, mut ended: Ended<()>) {
         self.ledger.ended(ended.record.packets());
+        if let Some(plugged) = &mut self.plugged {
+            plugged.ended(&mut ended);
+        }
         let interface = self.interfaces.get(usize::from(ended.record.key.interface)).cloned();
         let flow = Flow { interface, ..Flow::new(ended.reason, ended.record, ended.splt) };
         if let Some(flow) = self.annotator.annotate(flow) {
@@ -258,6 +269,7 @@ impl Stages {
         let settled = kernel.settled_flows()?;
         Ok(Self {
             annotator: Annotator::start(options, ring, settled, peers, kernel.clock())?,
+            plugged: Plugged::start(options),
             interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
             outlets: Outlets::queued(outlets, control, &options.notices).map_err(Error::Thread)?,
             ledger: Ledger::new(options.max_nflows),
@@ -286,6 +298,9 @@ impl Stages {
     }
 
     fn write(&mut self, mut flow: Flow) {
+        if let Some(plugged) = &mut self.plugged {
+            plugged.expired(&mut flow);
+        }
         if let Some(number) = self.ledger.number(flow.record.packets()) {
             flow.id = number;
             self.outlets.flow(flow);

@@ -13,6 +13,7 @@ pub mod live;
 mod options;
 mod outlet;
 mod outlets;
+mod plugged;
 mod progress;
 pub mod read;
 mod workers;

@@ -37,6 +37,8 @@ pub struct LiveOptions {
     pub promiscuous: bool,
     /// The run ends after this many flows.
     pub max_nflows: Option<u64>,
+    /// What else is found out about flows. With any, the kernel forwards the bytes of every packet.
+    pub plugins: Plugins,
     /// How often a report goes to the outputs, as a record.
     pub records: Option<Duration>,
     /// How often sockets are looked up, if flows are to be attributed to processes.
@@ -72,6 +74,7 @@ impl LiveOptions {
             direction: Direction::Both,
             promiscuous: true,
             max_nflows: None,
+            plugins: Plugins::default(),
             records: None,
             visibility: Some(Duration::from_millis(100)),
             max_sockets: 262_144,
@@ -83,7 +86,7 @@ impl LiveOptions {
         }
     }
 
-    /// The columns that flows metered so have.
+    /// The columns that flows metered so have, but for those of plugins.
     pub fn columns(&self) -> fields::Options {
         fields::Options {
             details: self.details,
@@ -101,6 +104,7 @@ impl LiveOptions {
             knobs: self.knobs,
             max_flows: self.max_flows,
             snapshot_length: self.snapshot_length,
+            whole: !self.plugins.is_empty(),
             promiscuous: self.promiscuous,
             attribute: self.visibility.is_some(),
             log: self.log_bpf,

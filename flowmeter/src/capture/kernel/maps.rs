@@ -7,7 +7,8 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, RingBuf};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use flowmeter_common::event::{
-    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, ReapRequest, RecordEvent, Why,
+    KIND_OVERFLOW, KIND_RECORD, MAX_REAP, OverflowEvent, PacketEvent, PacketHead, ReapRequest,
+    RecordEvent, Why,
 };
 use flowmeter_common::key::FlowKey;
 use flowmeter_common::lifetime::EndReason;
@@ -58,20 +59,32 @@ impl RecordRing {
 }
 
 /// The ring of packets for the dissector.
-pub struct PacketRing(RingBuf<MapData>);
+pub struct PacketRing {
+    ring: RingBuf<MapData>,
+    /// Whether each packet has a head.
+    is_whole: bool,
+}
 
 impl PacketRing {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        ring(ebpf, "PACKETS").map(Self)
+    pub(super) fn take(ebpf: &mut Ebpf, is_whole: bool) -> Result<Self, Error> {
+        Ok(Self { ring: ring(ebpf, "PACKETS")?, is_whole })
     }
 
-    /// Takes the next packet, from its IP header on; false if there is none.
-    pub fn next(&mut self, mut take: impl FnMut(&PacketEvent, &[u8])) -> bool {
-        let Some(event) = self.0.next() else {
+    /// Takes the next packet, from its IP header on; false if there is none. It has a head if every
+    /// packet is forwarded.
+    pub fn next(&mut self, mut take: impl FnMut(&PacketEvent, Option<&PacketHead>, &[u8])) -> bool {
+        let Some(event) = self.ring.next() else {
             return false;
         };
-        if let Ok((head, rest)) = PacketEvent::read_from_prefix(&event) {
-            take(&head, rest.get(..head.captured.into()).unwrap_or(rest));
+        let mut rest = &*event;
+        let mut head = None;
+        if self.is_whole
+            && let Ok((found, behind)) = PacketHead::read_from_prefix(rest)
+        {
+            (head, rest) = (Some(found), behind);
+        }
+        if let Ok((event, rest)) = PacketEvent::read_from_prefix(rest) {
+            take(&event, head.as_ref(), rest.get(..event.captured.into()).unwrap_or(rest));
         }
         true
     }

@@ -80,6 +80,8 @@ pub struct Options {
     pub max_flows: u32,
     /// Bytes of a packet that the dissector gets.
     pub snapshot_length: u16,
+    /// Whether every packet is forwarded, not only the first of each flow.
+    pub whole: bool,
     /// Whether the interfaces take packets for others too.
     pub promiscuous: bool,
     /// Whether the kernel is to report whose sockets the flows come from.
@@ -184,6 +186,8 @@ pub struct Kernel {
     socket_hooks: owners::SocketHooks,
     logger: Option<log::Logger>,
     wall: clock::WallClock,
+    /// Whether every packet is forwarded.
+    is_whole: bool,
 }
 
 /// The object, built by `cargo xtask ebpf`; empty if it was not.
@@ -211,7 +215,8 @@ impl Kernel {
             owners::SocketHooks::default()
         };
         let attached = attach::attach(&mut ebpf, &interfaces, options)?;
-        let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall };
+        let is_whole = options.whole;
+        let mut kernel = Self { ebpf, interfaces, attached, socket_hooks, logger, wall, is_whole };
         if options.promiscuous {
             for interface in &mut kernel.interfaces {
                 interface.hold_promiscuous(&options.notices);
@@ -237,7 +242,7 @@ impl Kernel {
 
     /// Takes the ring of packets for the dissector, once.
     pub fn packet_ring(&mut self) -> Result<PacketRing, Error> {
-        PacketRing::take(&mut self.ebpf)
+        PacketRing::take(&mut self.ebpf, self.is_whole)
     }
 
     /// Takes the memory in which flows are noted that need no more dissection, once.
@@ -323,6 +328,7 @@ fn load(options: &Options, interfaces: &[Interface]) -> Result<Ebpf, Error> {
         first_link,
         many: (interfaces.len() > 1).into(),
         attribute: options.attribute.into(),
+        whole: options.whole.into(),
         pid_namespace: pids::namespace(),
         ..Globals::from(knobs)
     };
