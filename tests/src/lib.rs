@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod meter;
 pub mod ndpi;
 pub mod netns;
+pub mod nfstream;
 pub mod packets;
 pub mod piped;
 pub mod root;

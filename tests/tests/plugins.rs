@@ -1,7 +1,7 @@
 //! Do plugins see what is in a capture, and are their values in the rows?
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,10 +9,11 @@ use flowmeter::fields::{Added, Schema, columns};
 use flowmeter::flow::{Flow, Own};
 use flowmeter::plugin::{Packet, Plugin, Plugins, Standing, column};
 use flowmeter::{Knobs, ReadOptions, Run, Side};
-use flowmeter_tests::captures::pcap;
+use flowmeter_tests::captures::{conformance, pcap};
+use flowmeter_tests::nfstream::{self, Job};
 use flowmeter_tests::packets::udp;
 use flowmeter_tests::program;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A capture that is gone with its test.
 struct Scratch(PathBuf);
@@ -134,7 +135,7 @@ fn a_plugin_sees_each_packet_in_its_flow_and_may_end_it() -> Result<()> {
 }
 
 /// What `flowmeter read` writes.
-fn rows(capture: &std::path::Path, args: &[&str]) -> Result<Vec<Value>> {
+fn rows(capture: &Path, args: &[&str]) -> Result<Vec<Value>> {
     let mut command = std::process::Command::new(program("flowmeter")?);
     command.arg("read").arg(capture).args(["--output=-"]).args(args);
     let output = command.output()?;
@@ -164,7 +165,7 @@ fn the_shipped_ones_fill_their_columns() -> Result<()> {
         .filter(|(name, _)| name.starts_with("udps."))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
-    let expected = serde_json::json!({
+    let expected = json!({
         "udps.splt_direction": [0, 1, 1, -1],
         "udps.splt_ps": [2, 0, 3, -1],
         "udps.splt_piat_ms": [0, 0, 0, -1],
@@ -175,5 +176,173 @@ fn the_shipped_ones_fill_their_columns() -> Result<()> {
         "udps.tcp_sequence": [-1, -1],
     });
     assert_eq!(Value::Object(udps), expected);
+    Ok(())
+}
+
+/// Captures of what is peculiar about NFStream's plugins, by the letter their names begin with. Those of
+/// which one would end NFStream's meter are left out.
+fn peculiar(letter: &str) -> Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/plugins");
+    let mut captures = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(letter) && !name.contains("hang") {
+            captures.push(path);
+        }
+    }
+    captures.sort();
+    Ok(captures)
+}
+
+/// A job, and how the same is asked of flowmeter.
+struct Case {
+    job: Job,
+    args: Vec<String>,
+}
+
+impl Case {
+    fn new(
+        plugin: &'static str,
+        arguments: &Value,
+        ours: &str,
+        capture: &Path,
+        options: &Value,
+    ) -> Self {
+        let mut args = vec![format!("--plugin={plugin}{ours}")];
+        for (name, value) in options.as_object().into_iter().flatten() {
+            args.push(format!("--{}={value}", name.replace('_', "-")));
+        }
+        let (arguments, options) = (arguments.clone(), options.clone());
+        Self { job: Job { plugin, arguments, capture: capture.into(), options }, args }
+    }
+}
+
+fn cases() -> Result<Vec<Case>> {
+    let none = json!({});
+    let mut cases = Vec::new();
+    for capture in peculiar("d")? {
+        cases.push(Case::new("dhcp", &none, "", &capture, &none));
+    }
+    for capture in peculiar("m")? {
+        cases.push(Case::new("mdns", &none, "", &capture, &none));
+    }
+    for capture in peculiar("s")? {
+        for options in [none.clone(), json!({"idle_timeout": 1})] {
+            for limit in [1, 3] {
+                let ours = format!(":packets={limit}");
+                cases.push(Case::new(
+                    "slicer",
+                    &json!({"limit": limit}),
+                    &ours,
+                    &capture,
+                    &options,
+                ));
+            }
+            for mode in 0..4 {
+                let arguments = json!({"sequence_length": 4, "accounting_mode": mode});
+                let ours = format!(":length=4,accounting_mode={mode}");
+                cases.push(Case::new("splt", &arguments, &ours, &capture, &options));
+            }
+        }
+    }
+    let mut wavelet = |capture: &Path, levels: u32, seconds: u32| {
+        let arguments = json!({"active_timeout": seconds, "levels": levels});
+        let ours = format!(":active_timeout={seconds},levels={levels}");
+        let options = json!({"active_timeout": seconds});
+        cases.push(Case::new("wavelet", &arguments, &ours, capture, &options));
+    };
+    for capture in peculiar("w")? {
+        for levels in [1, 2, 5] {
+            wavelet(&capture, levels, 10);
+        }
+    }
+    let captures = conformance("the shipped plugins on real captures")?.unwrap_or_default();
+    for name in ["ftp.pcap", "mdns.pcap", "skype.pcap", "http_ipv6.pcap", "zoom.pcap"] {
+        if let Some(capture) = captures.iter().find(|capture| capture.ends_with(name)) {
+            wavelet(capture, 5, 7);
+        }
+    }
+    for (plugin, names) in [
+        ("dhcp", ["dhcp.pcap", "1kxun.pcap", "zoom.pcap", "capwap.pcap", "iphone.pcap"]),
+        ("mdns", ["mdns.pcap", "iphone.pcap", "skype.pcap", "wa_voice.pcap", "wechat.pcap"]),
+    ] {
+        for name in names {
+            if let Some(capture) = captures.iter().find(|capture| capture.ends_with(name)) {
+                cases.push(Case::new(plugin, &none, "", capture, &none));
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// Whether two values are the same: numbers to 1e-6, relative to `scale` if that is more.
+fn is_same(theirs: &Value, ours: &Value, scale: f64) -> bool {
+    match (theirs.as_f64(), ours.as_f64()) {
+        (Some(theirs), Some(ours)) => {
+            (theirs - ours).abs() <= 1e-6 * theirs.abs().max(scale).max(1.0)
+        }
+        _ => match (theirs, ours) {
+            // A type that is none of DHCP's is a number there.
+            (Value::Number(theirs), Value::String(ours)) => theirs.to_string() == *ours,
+            _ => theirs == ours,
+        },
+    }
+}
+
+#[test]
+fn the_shipped_ones_say_what_nfstreams_say() -> Result<()> {
+    let Some(python) = nfstream::python("the_shipped_ones_say_what_nfstreams_say")? else {
+        return Ok(());
+    };
+    let cases = cases()?;
+    let jobs: Vec<Job> = cases.iter().map(|case| case.job.clone()).collect();
+    let answers = nfstream::flows(&python, &jobs)?;
+    ensure!(answers.len() == cases.len(), "{} answers to {}", answers.len(), cases.len());
+    let mut compared = 0;
+    for (case, theirs) in cases.iter().zip(answers) {
+        let mut args = vec!["--compat=nfstream", "--n-dissections=0"];
+        args.extend(case.args.iter().map(String::as_str));
+        let ours = rows(&case.job.capture, &args)?;
+        let what = format!("{} {args:?}", case.job.capture.display());
+        ensure!(ours.len() == theirs.len(), "{what}: {} flows, not {}", ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            let (ours, theirs) = (ours.as_object(), theirs.as_object());
+            let (Some(ours), Some(theirs)) = (ours, theirs) else { anyhow::bail!("no object") };
+            let own = ours.keys().filter(|name| name.starts_with("udps."));
+            let named = theirs.keys().filter(|name| name.starts_with("udps."));
+            ensure!(own.eq(named), "{what}: other columns, or in another order");
+            for (name, value) in theirs {
+                // What is 0 but for the last digits of what was added up.
+                let of = if name.contains("_sigma_k_0") {
+                    name.replace("_sigma_", "_u_")
+                } else {
+                    String::new()
+                };
+                let scale = ours.get(&of).and_then(Value::as_f64).unwrap_or_default();
+                let found = ours.get(name).unwrap_or(&Value::Null);
+                ensure!(is_same(value, found, scale), "{what}: {name} is {found}, not {value}");
+                compared += 1;
+            }
+        }
+    }
+    println!("{} runs, {compared} values equal", cases.len());
+    ensure!(compared > 1_000, "only {compared} values were compared");
+    Ok(())
+}
+
+#[test]
+fn what_ends_nfstreams_meter_says_nothing_here() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/plugins");
+    let mut seen = 0;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().contains("hang") {
+            let rows = rows(&path, &["--plugin=dhcp", "--plugin=mdns", "--n-dissections=0"])?;
+            ensure!(!rows.is_empty(), "{}", path.display());
+            seen += 1;
+        }
+    }
+    ensure!(seen > 5, "{seen} captures");
     Ok(())
 }

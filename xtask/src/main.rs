@@ -6,6 +6,7 @@ mod command;
 mod ebpf;
 mod fuzz;
 mod mutate;
+mod python;
 mod run;
 mod setup;
 mod source;

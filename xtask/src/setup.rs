@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{find, output, privileged, say_and_run};
+use crate::python;
 use crate::toolchain::{self, ADVICE, LINKER, Toolchain};
 
 /// Debian's packages for building and running.
@@ -30,6 +31,7 @@ const TEST_PACKAGES: &[&str] = &[
     "bind9-dnsutils",
     "socat",
     "procps",
+    "python3-venv",
     "prometheus",
     // Other kernels.
     "qemu-system-x86",
@@ -64,6 +66,8 @@ enum Need {
     /// A part of the Rust toolchain, by rustup's and Debian's name.
     Component(&'static str, &'static str),
     Compiler,
+    /// A Python of the tests' own, with NFStream.
+    Python,
     /// The linker for that compiler.
     Linker {
         compiler: String,
@@ -120,9 +124,14 @@ fn look(purpose: Purpose) -> (Vec<Need>, Option<Toolchain>) {
             }
         }
     }
+    let has_python = python::is_ready();
+    if purpose == Purpose::Test && !has_python {
+        needs.push(Need::Python);
+    }
     let packages = missing_packages(&names);
     if !packages.is_empty() {
-        needs.push(Need::Packages(packages));
+        // They come first: the others may need them.
+        needs.insert(0, Need::Packages(packages));
     }
     let linker = Linker::find();
     let mut toolchains = toolchain::find_all();
@@ -147,6 +156,7 @@ impl Need {
                 say_and_run(Command::new("rustup").args(["component", "add", rustup]))
             }
             Self::Component(_, debian) => apt.install(&[debian]),
+            Self::Python => python::install(),
             Self::Compiler => apt.install(COMPILER_PACKAGES).context(ADVICE),
             Self::Linker { llvm, .. } => {
                 install_linker(*llvm, apt).with_context(|| self.to_string())
@@ -165,6 +175,7 @@ impl fmt::Display for Need {
         match self {
             Self::Packages(names) => write!(f, "packages {}", names.join(" ")),
             Self::Component(name, _) => write!(f, "Rust component {name}"),
+            Self::Python => f.write_str("NFStream, which the tests compare with"),
             Self::Compiler => f.write_str(ADVICE),
             Self::Linker { compiler, llvm } => {
                 write!(f, "{LINKER} built for LLVM {llvm}, which {compiler} uses")

@@ -10,7 +10,7 @@ use crate::command::{is_root, say_and_run};
 use crate::setup::Purpose;
 use crate::sum::Sum;
 use crate::vm::{self, kernels};
-use crate::{Committed, api, ebpf, root, setup, tidy, verify};
+use crate::{Committed, api, ebpf, python, root, setup, tidy, verify};
 
 /// Runs every check and test, also after one that failed: who changed something wants to know all.
 pub fn test(conformance: Option<PathBuf>) -> Result<()> {
@@ -31,6 +31,8 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
             folder.canonicalize().with_context(|| format!("no folder `{}`", folder.display()))?;
         tests.env("FLOWMETER_CONFORMANCE", folder);
     }
+
+    tests.env("FLOWMETER_NFSTREAM", python::program());
 
     let mut failed = Vec::new();
     let mut check = |name: &'static str, result: Result<()>| {

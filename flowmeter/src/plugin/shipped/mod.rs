@@ -3,19 +3,26 @@
 //! `NFStream`'s, with its names and values, and what its users write most. Each is named by a text,
 //! `NAME[:key=value,…]`.
 
+mod dhcp;
 mod headers;
+mod mdns;
+mod nfstream;
 mod payload;
 mod settings;
 mod slicer;
 mod splt;
+mod wavelet;
 
 use std::str::FromStr;
 
+pub use self::dhcp::Dhcp;
 pub use self::headers::Headers;
+pub use self::mdns::Mdns;
 pub use self::payload::Payload;
 pub use self::settings::Invalid;
 pub use self::slicer::Slicer;
 pub use self::splt::Splt;
+pub use self::wavelet::Wavelet;
 
 use self::settings::Settings;
 use super::{Plugin as _, Plugins};
@@ -28,6 +35,12 @@ pub enum Shipped {
     Slicer(Slicer),
     /// `splt`.
     Splt(Splt),
+    /// `dhcp`.
+    Dhcp(Dhcp),
+    /// `mdns`.
+    Mdns(Mdns),
+    /// `wavelet`.
+    Wavelet(Wavelet),
     /// `payload`.
     Payload(Payload),
     /// `headers`.
@@ -38,6 +51,9 @@ pub enum Shipped {
 const USAGES: &[&str] = &[
     "slicer:packets=N,bytes=N,seconds=N",
     "splt:length=N,accounting_mode=MODE",
+    "dhcp",
+    "mdns",
+    "wavelet:active_timeout=SECS,levels=N",
     "payload:packets=N,bytes=N",
     "headers:packets=N",
 ];
@@ -51,6 +67,9 @@ impl FromStr for Shipped {
         let plugin = match name {
             "slicer" => Self::Slicer(Slicer::from_settings(&mut settings)?),
             "splt" => Self::Splt(Splt::from_settings(&mut settings)?),
+            "dhcp" => Self::Dhcp(Dhcp),
+            "mdns" => Self::Mdns(Mdns),
+            "wavelet" => Self::Wavelet(Wavelet::from_settings(&mut settings)?),
             "payload" => Self::Payload(Payload::from_settings(&mut settings)?),
             "headers" => Self::Headers(Headers::from_settings(&mut settings)?),
             _ => {
@@ -71,6 +90,9 @@ impl Shipped {
         match self {
             Self::Slicer(plugin) => plugins.with(plugin),
             Self::Splt(plugin) => plugins.with(plugin),
+            Self::Dhcp(plugin) => plugins.with(plugin),
+            Self::Mdns(plugin) => plugins.with(plugin),
+            Self::Wavelet(plugin) => plugins.with(plugin),
             Self::Payload(plugin) => plugins.with(plugin),
             Self::Headers(plugin) => plugins.with(plugin),
         }
@@ -81,6 +103,9 @@ impl Shipped {
         match self {
             Self::Slicer(plugin) => plugin.columns(),
             Self::Splt(plugin) => plugin.columns(),
+            Self::Dhcp(plugin) => plugin.columns(),
+            Self::Mdns(plugin) => plugin.columns(),
+            Self::Wavelet(plugin) => plugin.columns(),
             Self::Payload(plugin) => plugin.columns(),
             Self::Headers(plugin) => plugin.columns(),
         }
@@ -109,7 +134,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert_eq!(error("x"), "no plugin is named `x`; there are slicer, splt, payload, headers");
+        assert_eq!(
+            error("x"),
+            "no plugin is named `x`; there are slicer, splt, dhcp, mdns, wavelet, payload, headers"
+        );
         assert_eq!(
             error("splt:lenght=3"),
             "`splt` has no setting `lenght`; it has length, accounting_mode"

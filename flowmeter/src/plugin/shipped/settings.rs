@@ -114,6 +114,7 @@ impl<'a> Settings<'a> {
     pub fn end(self) -> Result<(), Invalid> {
         let Some((key, _)) = self.left.first() else { return Ok(()) };
         let (plugin, key) = (self.plugin.into(), (*key).into());
-        Err(Invalid::Key { plugin, key, known: self.known.join(", ") })
+        let known = if self.known.is_empty() { "none".into() } else { self.known.join(", ") };
+        Err(Invalid::Key { plugin, key, known })
     }
 }

@@ -1,0 +1,180 @@
+//! Which names does a host announce by multicast DNS?
+//!
+//! `NFStream` takes a message for readable or not by rules of its own, and so does this: a library for
+//! DNS reads more messages, and gives other lists.
+
+use super::nfstream::payload;
+use crate::fields::Added;
+use crate::fields::columns::Kind;
+use crate::flow::{Flow, Own};
+use crate::plugin::{Packet, Plugin, Standing, column};
+
+/// Names in the PTR records of answers in flows to port 5353: `NFStream`'s plugin `MDNS`, with what is
+/// peculiar about it. Of IPv6 there is none, and none of a message with a record of another type
+/// than it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mdns;
+
+const PORT: u16 = 5353;
+
+impl Mdns {
+    fn look(names: &mut Vec<String>, packet: &Packet<'_>, flow: &Standing<'_>) {
+        if flow.sums.dst().port != PORT {
+            return;
+        }
+        let found = payload(packet.ip).and_then(|message| Reader { message, at: 0 }.pointers());
+        for name in found.unwrap_or_default() {
+            let name = name.replace(',', " ");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+}
+
+/// Reads a message (RFC 1035 §4.1).
+struct Reader<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+/// Of a name's labels with a byte each, the root's not counted.
+const LONGEST_NAME: usize = 255;
+
+impl<'a> Reader<'a> {
+    /// What the PTR records of the answer section lead to; none if anything in the message cannot be
+    /// read.
+    fn pointers(mut self) -> Option<Vec<String>> {
+        self.take(4)?;
+        let [questions, answers, authorities, more] =
+            [self.u16()?, self.u16()?, self.u16()?, self.u16()?];
+        for _ in 0..questions {
+            self.name()?;
+            self.take(4)?;
+        }
+        let mut names = Vec::new();
+        for _ in 0..answers {
+            names.extend(self.record()?);
+        }
+        for _ in 0..u32::from(authorities) + u32::from(more) {
+            self.record()?;
+        }
+        Some(names)
+    }
+
+    /// Reads a record; gives the name that one of type PTR leads to.
+    fn record(&mut self) -> Option<Option<String>> {
+        self.name()?;
+        let kind = self.u16()?;
+        self.take(6)?;
+        let length = usize::from(self.u16()?);
+        let start = self.at;
+        let data = self.message.get(start..)?;
+        let data = data.get(..length).unwrap_or(data);
+        let name_at = |offset: usize| Reader { message: self.message, at: start + offset }.name();
+        let mut pointer = None;
+        match kind {
+            // A, NULL, AAAA, OPT.
+            1 | 10 | 28 | 41 => {}
+            // NS and CNAME.
+            2 | 5 => _ = name_at(0)?,
+            // SOA.
+            6 => {
+                let mut reader = Reader { message: self.message, at: start };
+                reader.name()?;
+                reader.name()?;
+                reader.take(20)?;
+            }
+            // PTR.
+            12 => pointer = Some(name_at(0)?),
+            // HINFO and TXT.
+            13 | 16 => strings(data)?,
+            // MX.
+            15 if data.len() >= 2 => _ = name_at(2)?,
+            // SRV.
+            33 if data.len() >= 6 => _ = name_at(6)?,
+            _ => return None,
+        }
+        // The end of the message, if it ends within the record.
+        self.at = (start + length).min(self.message.len());
+        Some(pointer)
+    }
+
+    /// Reads a name, and goes behind it.
+    fn name(&mut self) -> Option<String> {
+        let (mut at, mut behind, mut first) = (self.at, None, self.at);
+        let (mut text, mut length) = (Vec::new(), 0);
+        loop {
+            let byte = usize::from(*self.message.get(at)?);
+            match byte {
+                0 => break,
+                1..=63 => {
+                    length += byte + 1;
+                    if length > LONGEST_NAME {
+                        return None;
+                    }
+                    if !text.is_empty() {
+                        text.push(b'.');
+                    }
+                    text.extend_from_slice(self.message.get(at + 1..at + 1 + byte)?);
+                    at += 1 + byte;
+                }
+                0xc0.. => {
+                    let low = usize::from(*self.message.get(at + 1)?);
+                    let target = (byte & 0x3f) << 8 | low;
+                    behind.get_or_insert(at + 2);
+                    // Only back, so that it has an end.
+                    if target >= first {
+                        return None;
+                    }
+                    (at, first) = (target, target);
+                }
+                _ => return None,
+            }
+        }
+        self.at = behind.unwrap_or(at + 1);
+        String::from_utf8(text).ok()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes(*self.take(2)?.first_chunk()?))
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let taken = self.message.get(self.at..self.at + bytes)?;
+        self.at += bytes;
+        Some(taken)
+    }
+}
+
+/// Whether these are strings with their lengths before them, each UTF-8; the last may be cut.
+fn strings(mut data: &[u8]) -> Option<()> {
+    while let Some((&length, behind)) = data.split_first() {
+        let (string, rest) = behind.split_at(usize::from(length).min(behind.len()));
+        str::from_utf8(string).ok()?;
+        data = rest;
+    }
+    Some(())
+}
+
+impl Plugin for Mdns {
+    type State = Vec<String>;
+
+    fn columns(&self) -> Vec<Added> {
+        vec![column("mdns_ptr", Kind::TextList, "", "names in PTR records of answers, each once")]
+    }
+
+    fn on_init(&mut self, packet: &Packet<'_>, flow: &mut Standing<'_>) -> Vec<String> {
+        let mut names = Vec::new();
+        Self::look(&mut names, packet, flow);
+        names
+    }
+
+    fn on_update(&mut self, names: &mut Vec<String>, packet: &Packet<'_>, flow: &mut Standing<'_>) {
+        Self::look(names, packet, flow);
+    }
+
+    fn on_expire(&mut self, names: Vec<String>, _: &mut Flow, values: &mut Vec<Own>) {
+        values.push(Own::Texts(names));
+    }
+}
