@@ -6,13 +6,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use flowmeter::attribution::Owners;
 use flowmeter::capture::pcap::Frame;
-use flowmeter::collector::pcap::{Collector, Found, Intake, Observer, Rank, Reading, Share};
+use flowmeter::collector::pcap::{Collector, Found, Intake, Next, Observer, Rank, Reading, Share};
 use flowmeter::fields::{Options, Schema};
 use flowmeter::flow::Flow;
 use flowmeter::format::Kind;
-use flowmeter::table::Ended;
+use flowmeter::table::{Ended, Seen};
 use flowmeter_common::knobs::Knobs;
 
 const FRAMES: usize = 10_000;
@@ -50,7 +49,9 @@ fn knobs() -> Knobs {
 struct Flows(Vec<Ended<()>>);
 
 impl Observer<()> for Flows {
-    fn packet(&mut self, _: &Found, (): &mut (), _: u64, _: &[u8]) {}
+    fn packet(&mut self, _: &Found, _: Seen<'_, ()>, _: &[u8]) -> Next {
+        Next::GoesOn
+    }
 
     fn ended(&mut self, _: Rank, ended: Ended<()>) {
         self.0.push(ended);
@@ -74,16 +75,7 @@ fn flows(packets: &[Found]) -> Vec<Flow> {
         collector.packet(found, &[], &mut flows);
     }
     collector.finish(&mut flows);
-    let flow = |ended: Ended<()>| Flow {
-        id: 0,
-        reason: ended.reason,
-        record: ended.record,
-        splt: ended.splt,
-        layer7: None,
-        owners: Owners::default(),
-        interface: None,
-        peer: None,
-    };
+    let flow = |ended: Ended<()>| Flow::new(ended.reason, ended.record, ended.splt);
     flows.0.into_iter().map(flow).collect()
 }
 

@@ -48,13 +48,11 @@ pub fn flows(python: &Path, jobs: &[Job]) -> Result<Vec<Vec<Value>>> {
         .spawn()
         .with_context(|| format!("failed to run `{}`", python.display()))?;
     let mut input = child.stdin.take().context("its input is piped")?;
-    let lines: String = jobs
+    let lines: Vec<_> = jobs
         .iter()
-        .map(|job| {
-            let job = json!([job.plugin, job.arguments, job.capture, job.options]);
-            format!("{job}\n")
-        })
+        .map(|job| json!([job.plugin, job.arguments, job.capture, job.options]).to_string())
         .collect();
+    let lines = lines.join("\n") + "\n";
     // It answers each before it reads the next, and neither is to wait for the other.
     let writer = thread::spawn(move || input.write_all(lines.as_bytes()));
     let output = child.wait_with_output()?;

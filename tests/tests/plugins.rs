@@ -10,9 +10,11 @@ use flowmeter::flow::{Flow, Own};
 use flowmeter::plugin::{Packet, Plugin, Plugins, Standing, column};
 use flowmeter::{Knobs, ReadOptions, Run, Side};
 use flowmeter_tests::captures::{conformance, pcap};
+use flowmeter_tests::meter::Meter;
+use flowmeter_tests::netns::{Link, WIRE};
 use flowmeter_tests::nfstream::{self, Job};
 use flowmeter_tests::packets::udp;
-use flowmeter_tests::program;
+use flowmeter_tests::{program, root};
 use serde_json::{Value, json};
 
 /// A capture that is gone with its test.
@@ -344,5 +346,87 @@ fn what_ends_nfstreams_meter_says_nothing_here() -> Result<()> {
         }
     }
     ensure!(seen > 5, "{seen} captures");
+    Ok(())
+}
+
+/// Packets of each flow that is sent.
+const EACH: u32 = 200;
+
+/// Three flows of numbered datagrams, one after another by turns.
+fn numbered() -> Vec<u8> {
+    let mut frames = Vec::new();
+    for number in 0..EACH {
+        for port in 1..4 {
+            frames.push(datagram(port, false, format!("{number:06}").as_bytes()));
+        }
+    }
+    pcap(&frames)
+}
+
+/// Replays the capture over a wire at whose other end a meter has these options.
+fn replayed(capture: &Path, args: &[&str]) -> Result<flowmeter_tests::meter::Log> {
+    let link = Link::new()?;
+    for host in [&link.near, &link.far] {
+        host.run("ip", &["addr", "flush", "dev", WIRE])?;
+        host.run("ip", &["link", "set", WIRE, "arp", "off"])?;
+        host.run("sysctl", &["-qw", &format!("net.ipv6.conf.{WIRE}.disable_ipv6=1")])?;
+    }
+    let options = ["--direction=ingress", "--idle-timeout=1000", WIRE];
+    let meter = Meter::start(&link.far, &[args, &options].concat())?;
+    link.near.run("tcpreplay", &["-q", "-i", WIRE, "--pps=2000", &capture.to_string_lossy()])?;
+    let log = meter.stop()?;
+    log.check_balance()?;
+    Ok(log)
+}
+
+#[test]
+fn live_each_packet_is_seen_once_and_in_order() -> Result<()> {
+    if !root::available("live_each_packet_is_seen_once_and_in_order")? {
+        return Ok(());
+    }
+    let capture = Scratch::new("live", &numbered())?;
+    let log = replayed(
+        &capture.0,
+        &[
+            "--n-dissections=2",
+            "--splt-analysis=255",
+            "--plugin=payload:packets=255,bytes=6",
+            "--plugin=splt:length=255",
+            "--plugin=headers:packets=3",
+        ],
+    )?;
+    ensure!(log.flows.len() == 3, "{} flows", log.flows.len());
+    for flow in &log.flows {
+        ensure!(flow["dissection_lost"] == false, "packets were lost: {flow}");
+        // The digit 7 is the byte 0x37.
+        let hex = |n: u32| format!("{n:06}").chars().flat_map(|c| ['3', c]).collect::<String>();
+        let numbers: Vec<Value> = (0..EACH).map(|n| hex(n).into()).collect();
+        ensure!(flow["udps.payload"] == Value::Array(numbers), "{flow}");
+        for column in ["splt_direction", "splt_ps", "splt_piat_ms"] {
+            // What the plugin made of the packets is what the kernel has counted.
+            ensure!(flow[format!("udps.{column}")] == flow[column], "{column}: {flow}");
+        }
+        ensure!(flow["udps.ttl"] == json!([64, 64, 64]), "{flow}");
+    }
+    Ok(())
+}
+
+#[test]
+fn live_a_plugin_ends_a_flow_soon() -> Result<()> {
+    if !root::available("live_a_plugin_ends_a_flow_soon")? {
+        return Ok(());
+    }
+    let capture = Scratch::new("live-slicer", &numbered())?;
+    let log = replayed(&capture.0, &["--plugin=slicer:packets=20"])?;
+    let packets = |flow: &Value| flow["bidirectional_packets"].as_u64().unwrap_or_default();
+    let ended = log.flows.iter().filter(|flow| flow["expiration_id"] == -1);
+    // The packets take 300 ms, and a flow ends some ms after its 20th.
+    ensure!(ended.clone().count() >= 9, "{:?}", log.flows);
+    for flow in ended {
+        ensure!(packets(flow) >= 20, "{flow}");
+        ensure!(flow["flow_end_reason"] == "end of flow detected", "{flow}");
+    }
+    let all: u64 = log.flows.iter().map(packets).sum();
+    ensure!(all == u64::from(3 * EACH), "{all} packets");
     Ok(())
 }

@@ -95,7 +95,6 @@ const LIBRARY: Tree = Tree {
         "collector",
         "dissect",
         "attribution",
-        "plugin",
         "flow",
         "fields",
         "plugin",

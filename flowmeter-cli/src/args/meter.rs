@@ -101,11 +101,9 @@ pub struct MeterArgs {
         value_parser = choice(&[("l7-extended", More::Layer7)]))]
     group: Vec<More>,
 
-    /// Add a plugin, which sees every packet of a flow; may be repeated. Its columns begin with
-    /// udps. and stand behind all others. See docs/plugins.md for all of them:
-    /// slicer:packets=N,bytes=N,seconds=N ends a flow that reaches one of these;
-    /// splt:length=N,accounting_mode=MODE lists the first packets; payload:packets=N,bytes=N has
-    /// their first bytes; headers:packets=N their TTL, TCP window and sequence number.
+    /// Add a plugin, which sees every packet of a flow: slicer, splt, dhcp, mdns, wavelet, payload or
+    /// headers; may be repeated. Its columns begin with udps. and stand behind all others;
+    /// docs/plugins.md has them and all settings.
     #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = str::parse::<Shipped>)]
     plugin: Vec<Shipped>,
 

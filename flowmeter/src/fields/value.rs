@@ -49,12 +49,11 @@ pub enum Value<'a> {
 impl<'a> From<&'a Own> for Value<'a> {
     fn from(own: &'a Own) -> Self {
         match own {
-            Own::Null => Self::Null,
             Own::U64(n) => Self::U64(*n),
             Own::I64(n) => Self::I64(*n),
             Own::F64(x) if x.is_finite() => Self::F64(*x),
             // Neither JSON nor CSV has a number for it.
-            Own::F64(_) => Self::Null,
+            Own::Null | Own::F64(_) => Self::Null,
             Own::Bool(b) => Self::Bool(*b),
             Own::Text(text) => Self::Str(text),
             Own::Integers(numbers) => Self::Integers(numbers),

@@ -48,11 +48,11 @@ impl Hooks for () {
 
     const WANTS_BYTES: bool = false;
 
-    #[inline(always)]
+    #[inline]
     fn packet(&mut self, _: &Event<'_>, _: &Record, _: &[Slot], (): &mut ()) -> Next {
         Next::GoesOn
     }
 
-    #[inline(always)]
+    #[inline]
     fn expired(&mut self, (): (), _: &mut Flow) {}
 }

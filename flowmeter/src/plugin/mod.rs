@@ -27,7 +27,7 @@ pub trait Plugin: Send {
     type State: Send + 'static;
 
     /// Its columns, in order: as many as [`on_expire`](Self::on_expire) gives values. Their names
-    /// begin with `udps.`, see [`column`].
+    /// begin with `udps.`, see [`column()`].
     fn columns(&self) -> Vec<Added>;
 
     /// A flow begins with this packet. `flow` has counted it.

@@ -110,7 +110,7 @@ pub const FIGURES: &[Figure] = &[
     figure("expiry_late", Count, Number, OfLive(|l| get(&l.total(), Counter::ExpiryLate) as i64), "Times that a timeout passed while the ring was full: the record went on, marked `late_expiry`"),
     figure("splt_lost", Count, Number, OfLive(|l| get(&l.total(), Counter::SpltLost) as i64), "First packets whose direction, size and time found no room; their flows are marked"),
     figure("dissection_forwarded", Count, Number, OfLive(|l| get(&l.total(), Counter::Forwarded) as i64), "Packets sent to the dissector, as on the wire: each segment of a super-packet counts as one"),
-    figure("dissection_withheld", Count, Number, OfLive(|l| get(&l.total(), Counter::Withheld) as i64), "Packets among the first `--n-dissections` of their flows that came after the dissector was done with the flow, or lie beyond 16 KiB of a super-packet"),
+    figure("dissection_withheld", Count, Number, OfLive(|l| get(&l.total(), Counter::Withheld) as i64), "Packets among the first `--n-dissections` of their flows (with plugins, of all) that came after the dissector was done with the flow, or lie beyond 16 KiB of a super-packet"),
     figure("dissection_lost", Count, Number, OfLive(|l| (get(&l.total(), Counter::DissectionLost) + l.not_dissected) as i64), "Packets for the dissector that the ring or the dissector had no room for; their flows are marked"),
     figure("packets_dissected", Count, Number, OfRead(|r| r.packets_dissected as i64), "Packets that were dissected, or no longer needed to be"),
     figure("packets_refused", Count, Number, OfRead(|r| r.packets_refused as i64), "Packets that were not dissected, because their headers lie about their length"),

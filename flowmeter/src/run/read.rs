@@ -200,7 +200,7 @@ impl Inputs {
         if is_whole || options.knobs.n_dissections > 0 && is_small { 1 } else { Share::PARTS }
     }
 
-    /// Meters with so many workers. Each makes its own hooks.
+    /// Meters with this many workers. Each makes its own hooks.
     fn read<H: Hooks>(
         &self,
         parts: u64,

@@ -51,8 +51,10 @@ pub fn read<H: Hooks>(
             let (sender, receiver) = bounded(ROWS_QUEUE);
             let share = Share { worker, of: workers, parts };
             let recycle = recycle.clone();
-            let work =
-                move || work(inputs, share, places, makers, hooks(), &packets, &recycle, sender);
+            let work = move || {
+                let out = Batches::new(makers, sender);
+                work(inputs, share, places, hooks(), &packets, &recycle, out)
+            };
             threads.push(spawn(scope, format!("meter-{worker}"), work)?);
             queues.push(queue);
             lanes.push(Lane { receiver: Some(receiver), ..Lane::default() });
@@ -125,13 +127,11 @@ fn work(
     inputs: &Inputs,
     share: Share,
     places: &Places,
-    makers: &Makers,
     hooks: impl Hooks,
     packets: &Receiver<Arc<Packets>>,
     recycle: &Sender<Packets>,
-    sender: Sender<Batch>,
+    out: Batches<'_>,
 ) -> Result<(), Error> {
-    let out = Batches { makers, sender, batch: Batch::new(makers, 0), is_wanted: true };
     let mut stages = Stages::new(&inputs.options, share, places, hooks, out)?;
     let mut collector = Collector::new(inputs.options.knobs, inputs.options.reading, share);
     for batch in packets {
@@ -225,7 +225,11 @@ struct Batches<'a> {
     is_wanted: bool,
 }
 
-impl Batches<'_> {
+impl<'a> Batches<'a> {
+    fn new(makers: &'a Makers, sender: Sender<Batch>) -> Self {
+        Self { makers, sender, batch: Batch::new(makers, 0), is_wanted: true }
+    }
+
     fn send(&mut self, frames: u64) {
         let next = Batch::new(self.makers, frames);
         let mut batch = std::mem::replace(&mut self.batch, next);

@@ -2,8 +2,8 @@
 //!
 //! On captures made here, always the same ones: many short flows, few long ones, a mix, and as many
 //! concurrent flows as there are packets. Against tcpdump, which only reads; softflowd, which keeps
-//! five counters a flow; and NFStream, where Python has it (`FLOWMETER_PYTHON` names the
-//! interpreter).
+//! five counters a flow; and NFStream, where the tests' Python has it (`FLOWMETER_PYTHON` names
+//! another interpreter).
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{find, output, say_and_run};
 use crate::run::target_dir;
-use crate::{ebpf, root};
+use crate::{ebpf, python, root};
 
 /// Runs of each; the fastest counts.
 const RUNS: usize = 3;
@@ -40,7 +40,8 @@ pub fn bench(megabytes: u64) -> Result<()> {
     let script = folder.join("with_nfstream.py");
     std::fs::write(&script, NFSTREAM)?;
     let script = script.to_string_lossy().into_owned();
-    let python = std::env::var("FLOWMETER_PYTHON").unwrap_or_else(|_| "python3".into());
+    let interpreter = std::env::var("FLOWMETER_PYTHON")
+        .unwrap_or_else(|_| python::program().to_string_lossy().into_owned());
     for kind in [Kind::Short, Kind::Long, Kind::Mix, Kind::Many] {
         let capture = make(&folder, kind, megabytes)?;
         let path = capture.path.to_string_lossy().into_owned();
@@ -66,8 +67,8 @@ pub fn bench(megabytes: u64) -> Result<()> {
         let subjects: [(&str, &str, &[&str]); 9] = [
             ("tcpdump -w /dev/null", "tcpdump", &["-r", &path, "-w", "/dev/null"]),
             ("softflowd", "softflowd", &["-r", &path, "-d", "-n", "127.0.0.1:9"]),
-            ("NFStream, statistics, SPLT 20", &python, &[&script, &path, "0"]),
-            ("NFStream, and nDPI", &python, &[&script, &path, "20"]),
+            ("NFStream, statistics, SPLT 20", &interpreter, &[&script, &path, "0"]),
+            ("NFStream, and nDPI", &interpreter, &[&script, &path, "20"]),
             ("flowmeter, core columns", &flowmeter, &plain),
             ("flowmeter, statistics, SPLT 20", &flowmeter, &one),
             ("the same, 2 workers", &flowmeter, &two),
@@ -77,12 +78,12 @@ pub fn bench(megabytes: u64) -> Result<()> {
         let mut baselines: Vec<(&str, f64)> = Vec::new();
         for (what, program, args) in subjects {
             // NFStream takes minutes where flowmeter takes a second.
-            let is_slow = program == python && matches!(kind, Kind::Many);
+            let is_slow = program == interpreter && matches!(kind, Kind::Many);
             if is_slow || !is_there(program, what) {
                 println!("  {what:32} left out");
                 continue;
             }
-            let runs = if program == python { 1 } else { RUNS };
+            let runs = if program == interpreter { 1 } else { RUNS };
             let (seconds, kilobytes) = measure(program, args, runs)?;
             let ratios: Vec<String> = baselines
                 .iter()

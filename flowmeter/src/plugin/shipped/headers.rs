@@ -29,7 +29,7 @@ impl Headers {
         Ok(Self { packets })
     }
 
-    fn add(&self, lists: &mut Lists, packet: &Packet<'_>) {
+    fn add(self, lists: &mut Lists, packet: &Packet<'_>) {
         if lists.ttl.len() >= self.packets {
             return;
         }

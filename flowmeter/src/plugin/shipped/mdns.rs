@@ -54,16 +54,16 @@ impl<'a> Reader<'a> {
         }
         let mut names = Vec::new();
         for _ in 0..answers {
-            names.extend(self.record()?);
+            self.record(&mut names)?;
         }
         for _ in 0..u32::from(authorities) + u32::from(more) {
-            self.record()?;
+            self.record(&mut Vec::new())?;
         }
         Some(names)
     }
 
-    /// Reads a record; gives the name that one of type PTR leads to.
-    fn record(&mut self) -> Option<Option<String>> {
+    /// Reads a record; one of type PTR adds the name that it leads to.
+    fn record(&mut self, pointers: &mut Vec<String>) -> Option<()> {
         self.name()?;
         let kind = self.u16()?;
         self.take(6)?;
@@ -72,7 +72,6 @@ impl<'a> Reader<'a> {
         let data = self.message.get(start..)?;
         let data = data.get(..length).unwrap_or(data);
         let name_at = |offset: usize| Reader { message: self.message, at: start + offset }.name();
-        let mut pointer = None;
         match kind {
             // A, NULL, AAAA, OPT.
             1 | 10 | 28 | 41 => {}
@@ -86,7 +85,7 @@ impl<'a> Reader<'a> {
                 reader.take(20)?;
             }
             // PTR.
-            12 => pointer = Some(name_at(0)?),
+            12 => pointers.push(name_at(0)?),
             // HINFO and TXT.
             13 | 16 => strings(data)?,
             // MX.
@@ -97,7 +96,7 @@ impl<'a> Reader<'a> {
         }
         // The end of the message, if it ends within the record.
         self.at = (start + length).min(self.message.len());
-        Some(pointer)
+        Some(())
     }
 
     /// Reads a name, and goes behind it.

@@ -5,6 +5,7 @@
 
 mod dhcp;
 mod headers;
+pub mod list;
 mod mdns;
 mod nfstream;
 mod payload;

@@ -41,12 +41,12 @@ impl Wavelet {
     }
 
     /// How many places a series has.
-    fn places(&self) -> usize {
+    fn places(self) -> usize {
         1 << self.levels
     }
 
     /// The place of a time since the flow's first packet; none beyond the series.
-    fn place(&self, since_ms: u64) -> Option<u32> {
+    fn place(self, since_ms: u64) -> Option<u32> {
         let width_ms = f64::from(self.active_timeout) / self.places() as f64 * 1_000.0;
         let since = since_ms as f64;
         let place = ((since - since % width_ms) / width_ms).round();
@@ -54,7 +54,7 @@ impl Wavelet {
     }
 
     /// p, u, σ and S of each row of a series' transform.
-    fn features(&self, series: &[(u32, f64)]) -> Vec<Own> {
+    fn features(self, series: &[(u32, f64)]) -> Vec<Own> {
         let mut x = vec![0.0; self.places()];
         for (place, bytes) in series {
             if let Some(sum) = x.get_mut(*place as usize) {
@@ -159,7 +159,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "both are the same operations")]
     fn features_of_two_series() {
         let wavelet = Wavelet { active_timeout: 10, levels: 2 };
         let features = |series: &[(u32, f64)]| -> Vec<f64> {
@@ -168,21 +167,21 @@ mod tests {
         };
         let got = features(&[(0, 40.0), (1, 127.0), (3, 1_028.0)]);
         let wanted = [
-            0.43673975201077,
-            0.24876633884233,
-            0.31449390914687,
+            0.436_74,
+            0.248_766,
+            0.314_494,
             597.5,
             450.5,
-            394.2120305115,
+            394.212_031,
             0.0,
-            450.9437326319,
-            507.0288453333,
-            1.3862939611199,
-            1.3823624457836,
-            0.7544870791821,
+            450.943_733,
+            507.028_845,
+            1.386_294,
+            1.382_362,
+            0.754_487,
         ];
         for (got, wanted) in got.iter().zip(wanted) {
-            assert!((got - wanted).abs() < 1e-6, "{got} is not {wanted}");
+            assert!((got - wanted).abs() < 2e-6, "{got} is not {wanted}");
         }
         let empty = features(&[]);
         assert!(empty.iter().all(|x| *x == 0.0));
