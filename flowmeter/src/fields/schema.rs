@@ -25,6 +25,8 @@ pub struct Schema {
 #[derive(Clone)]
 struct Selected {
     source: Source,
+    /// Whether it may have secrets.
+    is_url: bool,
     anonymous: bool,
 }
 
@@ -94,7 +96,11 @@ impl Schema {
     pub fn new(options: Options) -> Self {
         let columns = columns::all()
             .filter(|column| column.group.is_in(&options))
-            .map(|column| Selected { source: Source::Declared(column), anonymous: false })
+            .map(|column| Selected {
+                source: Source::Declared(column),
+                is_url: column.kind == Kind::Url,
+                anonymous: false,
+            })
             .collect();
         Self { options, columns, anonymizer: None, redacted: None }
     }
@@ -108,8 +114,9 @@ impl Schema {
             if self.columns.iter().any(|selected| selected.name() == added.name) {
                 return Err(UnknownColumn::Given(added.name));
             }
+            let is_url = added.kind == Kind::Url;
             let source = Source::Added(Arc::new(added), number);
-            self.columns.push(Selected { source, anonymous: false });
+            self.columns.push(Selected { source, is_url, anonymous: false });
         }
         Ok(self)
     }
@@ -191,16 +198,14 @@ impl Schema {
     /// Hands the values of `flow` to `visit`, in the order of [`Self::names`].
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);
-        for Selected { source, anonymous } in &self.columns {
-            let (mut value, kind) = match source {
-                Source::Declared(column) => ((column.get)(&row), column.kind),
-                Source::Added(added, number) => {
-                    (flow.own.get(*number).map_or(Value::Null, Value::from), added.kind)
-                }
+        for Selected { source, is_url, anonymous } in &self.columns {
+            let mut value = match source {
+                Source::Declared(column) => (column.get)(&row),
+                Source::Added(_, number) => flow.own.get(*number).map_or(Value::Null, Value::from),
             };
             let redacted;
             if let Some(count) = &self.redacted
-                && kind == Kind::Url
+                && *is_url
                 && let Value::Str(url) = value
                 && let Some(text) = redact::text(url)
             {

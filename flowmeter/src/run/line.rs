@@ -121,6 +121,10 @@ impl<K> Line<K> {
 
     /// A flow has ended. It comes back by [`Line::next`].
     pub fn finish(&mut self, rank: Rank, flow: Flow, kept: Kept<K>) {
+        if kept.number.is_none() && self.waiting.is_empty() {
+            self.ready.push_back((rank, flow, kept.own));
+            return;
+        }
         if let Some(number) = kept.number {
             self.batch.finish(u64::from(number));
         }

@@ -223,7 +223,8 @@ impl Inputs {
         outlets: Outlets,
         hooks: impl Hooks,
     ) -> Result<Done, Error> {
-        let log = Log { outlets, ledger: Ledger::new(self.options.max_nflows) };
+        let ledger = Ledger::new(self.options.max_nflows);
+        let log = Log { outlets, ledger, has_failed: false };
         let share = Share { worker: 0, of: 1, parts };
         let mut stages = Stages::new(&self.options, share, places, hooks, log)?;
         let mut collector = Collector::new(self.options.knobs, self.options.reading, share);
@@ -234,7 +235,7 @@ impl Inputs {
                 // The next packet of a stream may be long in coming.
                 Seen::Drained if is_stream => {
                     stages.settle();
-                    stages.out.outlets.flush();
+                    stages.out.flush();
                 }
                 Seen::Drained => {}
             }
@@ -243,7 +244,7 @@ impl Inputs {
         })?;
         collector.finish(&mut stages);
         stages.settle();
-        let Log { outlets, ledger } = stages.out;
+        let Log { outlets, ledger, .. } = stages.out;
         Ok(Done { tally, ledger, outlets, ended: damaged.map_or(Ok(()), |e| Err(e.into())) })
     }
 
@@ -359,7 +360,7 @@ impl<T: Takes, H: Hooks> Stages<T, H> {
 impl<T: Takes, H: Hooks> Observer<Kept<H::Kept>> for Stages<T, H> {
     #[inline]
     fn packet(&mut self, found: &Found, flow: Counted<'_, Kept<H::Kept>>, ip: &[u8]) -> Next {
-        self.line.inspect(found, flow.attached, ip, flow.effect.number);
+        self.line.inspect(found, flow.attached, ip, flow.number);
         let Counted { record, splt, attached, .. } = flow;
         let event =
             Event { time_ns: found.now_ns, headers: &found.packet, from_high: found.from_high, ip };
@@ -383,13 +384,21 @@ impl<T: Takes, H: Hooks> Observer<Kept<H::Kept>> for Stages<T, H> {
 struct Log {
     outlets: Outlets,
     ledger: Ledger,
+    /// An output takes nothing more. Looked at for each packet, so it is kept.
+    has_failed: bool,
 }
 
 impl Log {
     /// Whether nothing more is to be written: there are flows enough, or an output is broken.
     /// `coming` flows will still be written.
     fn is_done(&self, coming: u64) -> bool {
-        self.ledger.has_enough(coming) || self.outlets.has_failed()
+        self.has_failed || self.ledger.has_enough(coming)
+    }
+
+    /// Has the outputs take what there is.
+    fn flush(&mut self) {
+        self.outlets.flush();
+        self.has_failed = self.outlets.has_failed();
     }
 }
 
@@ -397,11 +406,12 @@ impl Takes for Log {
     fn flow(&mut self, _: Rank, mut flow: Flow) {
         let packets = flow.record.packets();
         self.ledger.ended(packets);
-        if self.outlets.has_failed() {
+        if self.has_failed {
             self.ledger.withhold(packets);
         } else if let Some(number) = self.ledger.number(packets) {
             flow.id = number;
             self.outlets.flow(flow);
+            self.has_failed = self.outlets.has_failed();
         }
     }
 
@@ -449,7 +459,7 @@ mod tests {
         let format = Kind::Json.of(Arc::new(Schema::new(fields::Options::default())));
         let outlets = vec![Outlet::rows("it", format, output)];
         let outlets = Outlets::direct(outlets, &Arc::default(), &Notices::none());
-        let mut log = Log { outlets, ledger: Ledger::new(None) };
+        let mut log = Log { outlets, ledger: Ledger::new(None), has_failed: false };
         let rank = Rank { frame: 1, cut: 0, last: 1 };
         log.flow(rank, example::handshake(&Knobs::default()));
         log.outlets.flush();

@@ -57,8 +57,8 @@ pub struct Ended<T> {
 /// What a packet has done to the flow that it was counted in.
 #[derive(Debug)]
 pub struct Seen<'a, T> {
-    /// What changed.
-    pub effect: Effect,
+    /// The packet's ordinal in its flow, from 1.
+    pub number: u64,
     /// Its sums, with the packet.
     pub record: &'a Record,
     /// Its first packets.
@@ -152,14 +152,29 @@ impl<T: Default> Table<T> {
     /// in the flow of its key, which it may begin, and hands out the flow that it finds ended in its
     /// place. `number` is the caller's for the packet, see [`Ended::last`].
     /// Returns what that did.
+    #[inline]
     pub fn observe(
         &mut self,
         p: &Packet,
         (key, from_high): (FlowKey, bool),
         clock_ns: u64,
         number: u64,
-        mut end: impl FnMut(Ended<T>),
+        end: impl FnMut(Ended<T>),
     ) -> Seen<'_, T> {
+        let (number, at) = self.count(p, (key, from_high), clock_ns, number, end);
+        let Entry { record, splt, attached, .. } = &mut self.entries[at as usize];
+        Seen { number, record, splt, attached, place: Place(at) }
+    }
+
+    /// The packet's ordinal in its flow, and where that stands: what fits two registers.
+    fn count(
+        &mut self,
+        p: &Packet,
+        (key, from_high): (FlowKey, bool),
+        clock_ns: u64,
+        number: u64,
+        mut end: impl FnMut(Ended<T>),
+    ) -> (u64, u32) {
         let identity = self.order.identity(&key);
         let hash = self.hasher.hash_one(identity);
         let (entries, order) = (&self.entries, self.order);
@@ -191,8 +206,7 @@ impl<T: Default> Table<T> {
         if effect.splt.count > 0 {
             entry.splt.extend(effect.splt.slots.iter().take(effect.splt.count as usize));
         }
-        let Entry { record, splt, attached, .. } = entry;
-        Seen { effect, record, splt, attached, place: Place(at) }
+        (effect.number, at)
     }
 
     /// Takes out the flow that was seen last.
