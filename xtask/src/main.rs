@@ -17,6 +17,7 @@ mod toolchain;
 mod verified;
 mod verify;
 mod vm;
+mod wheel;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ enum Task {
     Ebpf,
     /// Set up and build flowmeter for speed; prints the program's path.
     Build,
+    /// Set up and build the Python package; prints the wheel's path.
+    Wheel,
     /// Set up, build and run flowmeter: `cargo xtask run -- live eth0`.
     Run {
         /// Build quickly rather than for speed.
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
             setup::setup(Purpose::Run).and_then(|toolchain| ebpf::build(&toolchain)).map(drop)
         }
         Task::Build => run::build(Profile::Release).map(|path| println!("{}", path.display())),
+        Task::Wheel => wheel::wheel().map(|path| println!("{}", path.display())),
         Task::Run { debug, args } => {
             let profile = if debug { Profile::Debug } else { Profile::Release };
             run::run(profile, &args)

@@ -195,6 +195,17 @@ impl Schema {
         self.columns.iter().any(|selected| selected.anonymous && selected.name() == name)
     }
 
+    /// Hands the value of one column to `visit`, as metered: not hidden, nothing redacted.
+    pub fn value(&self, flow: &Flow, place: usize, visit: impl FnOnce(&Value<'_>)) {
+        match self.columns.get(place).map(|selected| &selected.source) {
+            Some(Source::Declared(column)) => visit(&(column.get)(&Row::new(flow, &self.options))),
+            Some(Source::Added(_, number)) => {
+                visit(&flow.own.get(*number).map_or(Value::Null, Value::from));
+            }
+            None => {}
+        }
+    }
+
     /// Hands the values of `flow` to `visit`, in the order of [`Self::names`].
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);

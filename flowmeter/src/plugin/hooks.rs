@@ -38,6 +38,12 @@ pub trait Hooks {
         kept: &mut Self::Kept,
     ) -> Next;
 
+    /// Whether they are to know of a flow's end before they see the next packet.
+    #[inline]
+    fn is_prompt(&self) -> bool {
+        false
+    }
+
     /// A flow has ended.
     fn expired(&mut self, kept: Self::Kept, flow: &mut Flow);
 }

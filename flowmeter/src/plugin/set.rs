@@ -15,7 +15,10 @@ use crate::flow::{End, Flow, Own, Side, Sums};
 
 /// The plugins of a run, in order.
 #[derive(Clone, Default)]
-pub struct Plugins(Vec<Maker>);
+pub struct Plugins {
+    makers: Vec<Maker>,
+    is_prompt: bool,
+}
 
 #[derive(Clone)]
 struct Maker {
@@ -34,29 +37,41 @@ impl Plugins {
     #[must_use]
     pub fn with<P: Plugin + Clone + Sync + 'static>(mut self, plugin: P) -> Self {
         let columns = plugin.columns();
-        self.0.push(Maker { columns, make: Arc::new(move || Box::new(Typed(plugin.clone()))) });
+        self.makers
+            .push(Maker { columns, make: Arc::new(move || Box::new(Typed(plugin.clone()))) });
         self
+    }
+
+    /// Has a capture's flow be over, dissected and all, before the next packet is seen: for plugins
+    /// that keep something of all flows, and need their ends in order. This is slower: without it
+    /// flows that have ended wait for their verdicts together.
+    #[must_use]
+    pub fn prompt(self) -> Self {
+        Self { is_prompt: true, ..self }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.makers.is_empty()
     }
 
     /// The columns of all, in order, for [`Schema::with_added`](crate::Schema::with_added).
     pub fn columns(&self) -> impl Iterator<Item = Added> {
-        self.0.iter().flat_map(|maker| maker.columns.iter().cloned())
+        self.makers.iter().flat_map(|maker| maker.columns.iter().cloned())
     }
 
     /// A clone of each, for a worker.
     pub(crate) fn start(&self) -> Running {
         let each = |maker: &Maker| ((maker.make)(), maker.columns.len());
-        Running(self.0.iter().map(each).collect())
+        Running { plugins: self.makers.iter().map(each).collect(), is_prompt: self.is_prompt }
     }
 }
 
 /// The plugins of a worker, each with the number of its columns.
-pub struct Running(Vec<(Box<dyn Stateful>, usize)>);
+pub struct Running {
+    plugins: Vec<(Box<dyn Stateful>, usize)>,
+    is_prompt: bool,
+}
 
 /// What plugins keep of a flow.
 #[derive(Default)]
@@ -113,19 +128,24 @@ impl Hooks for Running {
         kept.last_ns = event.time_ns;
         let mut flow = Standing { sums, splt, ends: false };
         if is_first {
-            let each = self.0.iter_mut().map(|(plugin, _)| plugin.on_init(&packet, &mut flow));
+            let each =
+                self.plugins.iter_mut().map(|(plugin, _)| plugin.on_init(&packet, &mut flow));
             kept.states.extend(each);
         } else {
-            for ((plugin, _), state) in self.0.iter_mut().zip(&mut kept.states) {
+            for ((plugin, _), state) in self.plugins.iter_mut().zip(&mut kept.states) {
                 plugin.on_update(state.as_mut(), &packet, &mut flow);
             }
         }
         if flow.ends { Next::Ends } else { Next::GoesOn }
     }
 
+    fn is_prompt(&self) -> bool {
+        self.is_prompt
+    }
+
     fn expired(&mut self, kept: Kept, flow: &mut Flow) {
         let (mut own, mut end) = (Vec::new(), 0);
-        for ((plugin, columns), state) in self.0.iter_mut().zip(kept.states) {
+        for ((plugin, columns), state) in self.plugins.iter_mut().zip(kept.states) {
             plugin.on_expire(state, flow, &mut own);
             end += *columns;
             // The next one's values stand in its own columns, whatever this one gave.

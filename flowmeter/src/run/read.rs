@@ -376,6 +376,9 @@ impl<T: Takes, H: Hooks> Observer<Kept<H::Kept>> for Stages<T, H> {
         }
         let flow = Flow::new(ended.reason, ended.record, ended.splt);
         self.line.finish(rank, flow, ended.attached);
+        if self.hooks.is_prompt() {
+            self.line.settle();
+        }
         self.hand_on();
     }
 }
@@ -462,7 +465,7 @@ mod tests {
         let mut log = Log { outlets, ledger: Ledger::new(None), has_failed: false };
         let rank = Rank { frame: 1, cut: 0, last: 1 };
         log.flow(rank, example::handshake(&Knobs::default()));
-        log.outlets.flush();
+        log.flush();
         // The run is over, and what comes after is counted.
         log.flow(rank, example::handshake(&Knobs::default()));
         let closed = log.outlets.close();

@@ -1,0 +1,267 @@
+//! What is a flow to Python?
+//!
+//! An object with NFStream's attributes. They are made when they are asked for; what was set or
+//! deleted stands before what was metered.
+
+use std::sync::Arc;
+
+use flowmeter::fields::Schema;
+use flowmeter::fields::value::{List, Value};
+use flowmeter::flow::Flow;
+use hashbrown::HashMap;
+use pyo3::exceptions::PyAttributeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString};
+
+/// The columns of a run, by their names.
+pub struct Shape {
+    schema: Schema,
+    places: HashMap<String, usize>,
+}
+
+impl Shape {
+    /// Of flows with these columns.
+    pub fn new(schema: Schema) -> Self {
+        let places = schema.names().enumerate().map(|(i, name)| (name.to_owned(), i)).collect();
+        Self { schema, places }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.schema.names()
+    }
+}
+
+/// A flow: NFStream's `NFlow`.
+#[pyclass(name = "NFlow", module = "flowmeter.flow", weakref)]
+pub struct NFlow {
+    shape: Arc<Shape>,
+    /// As metered.
+    pub flow: Flow,
+    /// What was set, by the place of its column; none if it was deleted.
+    overlay: HashMap<usize, Option<Py<PyAny>>>,
+    /// What plugins keep of it, if there are any.
+    udps: Option<Py<PyAny>>,
+}
+
+/// Attributes that the next packet does not write anew.
+const LASTING: [&str; 12] = [
+    "expiration_id",
+    "src_ip",
+    "src_mac",
+    "src_oui",
+    "src_port",
+    "dst_ip",
+    "dst_mac",
+    "dst_oui",
+    "dst_port",
+    "protocol",
+    "ip_version",
+    "vlan_id",
+];
+
+const UDPS: &str = "udps";
+
+impl NFlow {
+    /// A flow as metered.
+    pub fn new(shape: &Arc<Shape>, flow: Flow, udps: Option<Py<PyAny>>) -> Self {
+        Self { shape: Arc::clone(shape), flow, overlay: HashMap::new(), udps }
+    }
+
+    /// Forgets what was set of what a further packet has changed.
+    pub fn forget(&mut self) {
+        if !self.overlay.is_empty() {
+            let lasting: Vec<_> =
+                LASTING.iter().filter_map(|name| self.shape.places.get(*name).copied()).collect();
+            self.overlay.retain(|place, value| value.is_none() || lasting.contains(place));
+        }
+    }
+
+    /// Whether a plugin has set `expiration_id` to −1.
+    pub fn wants_end(&self, py: Python<'_>) -> bool {
+        let place = self.shape.places.get("expiration_id");
+        let set = place.and_then(|place| self.overlay.get(place)).and_then(Option::as_ref);
+        set.and_then(|value| value.extract::<i64>(py).ok()) == Some(-1)
+    }
+
+    /// The value of the column at a place; none if it was deleted.
+    fn value<'py>(&self, py: Python<'py>, place: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !self.overlay.is_empty()
+            && let Some(set) = self.overlay.get(&place)
+        {
+            return Ok(set.as_ref().map(|value| value.bind(py).clone()));
+        }
+        let mut object = Ok(py.None().into_bound(py));
+        self.shape.schema.value(&self.flow, place, |value| object = to_python(py, value));
+        object.map(Some)
+    }
+
+    /// Names and values of what is there, those of plugins last.
+    fn items<'py>(
+        &self,
+        py: Python<'py>,
+        mut see: impl FnMut(Bound<'py, PyString>, Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<()> {
+        for (place, name) in self.shape.names().enumerate() {
+            if let Some(value) = self.value(py, place)? {
+                see(PyString::new(py, name), value)?;
+            }
+        }
+        if let Some(udps) = &self.udps {
+            let own = udps.bind(py).getattr("__dict__")?.cast_into::<PyDict>()?;
+            for (name, value) in own {
+                see(PyString::new(py, &format!("udps.{name}")), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(name: &str) -> PyErr {
+        PyAttributeError::new_err(format!("'NFlow' object has no attribute '{name}'"))
+    }
+}
+
+#[pymethods]
+impl NFlow {
+    fn __getattribute__<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let text = name.to_cow()?;
+        let flow = slf.borrow();
+        if let Some(place) = flow.shape.places.get(text.as_ref()) {
+            return flow.value(py, *place)?.ok_or_else(|| Self::missing(&text));
+        }
+        if text == UDPS {
+            let udps = flow.udps.as_ref().ok_or_else(|| Self::missing(&text))?;
+            return Ok(udps.bind(py).clone());
+        }
+        drop(flow);
+        // Methods, and what every object has.
+        py.get_type::<PyAny>().getattr("__getattribute__")?.call1((slf, name))
+    }
+
+    fn __setattr__(&mut self, name: &str, value: Py<PyAny>) -> PyResult<()> {
+        if name == UDPS && self.udps.is_some() {
+            self.udps = Some(value);
+            return Ok(());
+        }
+        let place = self.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
+        self.overlay.insert(*place, Some(value));
+        Ok(())
+    }
+
+    fn __delattr__(&mut self, name: &str) -> PyResult<()> {
+        if name == UDPS && self.udps.take().is_some() {
+            return Ok(());
+        }
+        let place = *self.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
+        if matches!(self.overlay.get(&place), Some(None)) {
+            return Err(Self::missing(name));
+        }
+        self.overlay.insert(place, None);
+        Ok(())
+    }
+
+    /// Names of the attributes, in order; those of plugins as `udps.NAME`.
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let names = PyList::empty(py);
+        self.items(py, |name, _| names.append(name))?;
+        Ok(names)
+    }
+
+    /// Values of the attributes, in the order of `keys()`.
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let values = PyList::empty(py);
+        self.items(py, |_, value| values.append(value))?;
+        Ok(values)
+    }
+
+    /// Pairs of names and values.
+    #[pyo3(name = "items")]
+    fn all_items(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyString>, Py<PyAny>)>> {
+        let mut items = Vec::new();
+        self.items(py, |name, value| {
+            items.push((name.unbind(), value.unbind()));
+            Ok(())
+        })?;
+        Ok(items)
+    }
+
+    fn __str__(&self, py: Python<'_>) -> PyResult<String> {
+        let mut parts = Vec::new();
+        self.items(py, |name, value| {
+            parts.push(format!("{name}={}", value.str()?));
+            Ok(())
+        })?;
+        Ok(format!("NFlow({})", parts.join(",\n      ")))
+    }
+
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyDict>, Option<Py<PyAny>>))> {
+        let values = PyDict::new(py);
+        for (place, name) in self.shape.names().enumerate() {
+            if let Some(value) = self.value(py, place)? {
+                values.set_item(name, value)?;
+            }
+        }
+        let restore = py.import("flowmeter._engine")?.getattr("restore")?;
+        Ok((restore, (values, self.udps.as_ref().map(|udps| udps.clone_ref(py)))))
+    }
+}
+
+/// The flow that was pickled.
+#[pyfunction]
+pub fn restore(values: &Bound<'_, PyDict>, udps: Option<Py<PyAny>>) -> PyResult<NFlow> {
+    use flowmeter_common::lifetime::EndReason;
+    use flowmeter_common::record::Record;
+
+    // All columns of NFStream's, as any of them may be among the values.
+    let all = flowmeter::fields::Options {
+        statistics: true,
+        splt: 1,
+        visibility: true,
+        extras: false,
+        ..flowmeter::fields::Options::DEFAULT
+    };
+    let shape = Arc::new(Shape::new(Schema::new(all)));
+    let flow = Flow::new(EndReason::Idle, Record::default(), Vec::new());
+    let mut restored = NFlow::new(&shape, flow, udps);
+    for (name, place) in &shape.places {
+        restored.overlay.insert(*place, values.get_item(name)?.map(Bound::unbind));
+    }
+    Ok(restored)
+}
+
+/// A value as Python has it.
+fn to_python<'py>(py: Python<'py>, value: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::U64(n) => PyInt::new(py, *n).into_any(),
+        Value::I64(n) => PyInt::new(py, *n).into_any(),
+        Value::F64(x) => PyFloat::new(py, *x).into_any(),
+        Value::Bool(b) => b.into_pyobject(py)?.to_owned().into_any(),
+        Value::Str(text) => PyString::new(py, text).into_any(),
+        Value::List(list) => list_to_python(py, *list)?.into_any(),
+        other => {
+            let mut text = Vec::new();
+            other.push_text(&mut text);
+            PyString::new(py, &String::from_utf8_lossy(&text)).into_any()
+        }
+    })
+}
+
+fn list_to_python<'py>(py: Python<'py>, list: List<'_>) -> PyResult<Bound<'py, PyList>> {
+    let objects = PyList::empty(py);
+    let mut result = Ok(());
+    list.runs(|value, count| {
+        for _ in 0..count {
+            if result.is_ok() {
+                result = to_python(py, &value).and_then(|value| objects.append(value));
+            }
+        }
+    });
+    result.map(|()| objects)
+}

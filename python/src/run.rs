@@ -1,0 +1,236 @@
+//! How do the flows of a run come to Python?
+//!
+//! The meter runs in a thread of its own, without the GIL, and sends flows in batches. Whoever iterates
+//! waits for them, without the GIL too.
+
+use std::sync::Arc;
+
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use flowmeter::fields::Schema;
+use flowmeter::flow::Flow;
+use flowmeter::run::{self, Control, Failed};
+use flowmeter::{Notices, Outlet, Plugins, Report};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::flow::{NFlow, Shape};
+use crate::options::{Options, Source};
+use crate::plugins::{Outcome, PythonPlugins};
+
+/// Flows in a batch of a capture. Live they are sent one by one.
+const BATCH: usize = 64;
+/// Batches that may wait.
+const QUEUE: usize = 64;
+/// How often signals are looked for while nothing comes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A run of the meter, whose flows are iterated over.
+#[pyclass(module = "flowmeter._engine")]
+pub struct Run {
+    shape: Arc<Shape>,
+    outcome: Arc<Outcome>,
+    has_plugins: bool,
+    control: Arc<Control>,
+    flows: Option<Receiver<Vec<Flow>>>,
+    batch: std::vec::IntoIter<Flow>,
+    meter: Option<JoinHandle<Result<Report, Error>>>,
+    report: Option<String>,
+}
+
+/// Why a run ended, and its last report.
+type Error = (String, Option<Box<Report>>);
+
+/// Collects flows, and sends those that are left at last.
+struct Batches {
+    sender: Sender<Vec<Flow>>,
+    batch: Vec<Flow>,
+    size: usize,
+    control: Arc<Control>,
+}
+
+impl Batches {
+    fn add(&mut self, flow: Flow) {
+        self.batch.push(flow);
+        if self.batch.len() >= self.size {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        let next = Vec::with_capacity(self.size);
+        let batch = std::mem::replace(&mut self.batch, next);
+        // Nobody wants flows any more.
+        if !batch.is_empty() && self.sender.send(batch).is_err() {
+            self.control.stop();
+        }
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
+/// Starts a run. `plugins` are of the class `NFPlugin`.
+#[pyfunction]
+pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyResult<Run> {
+    let has_plugins = !plugins.is_empty();
+    let outcome = Arc::new(Outcome::default());
+    let mut source = options.source(Plugins::default());
+    let shape = Arc::new(Shape::new(Schema::new(source.columns())));
+    if has_plugins {
+        let ours = PythonPlugins::new(py, &plugins, Arc::clone(&shape), Arc::clone(&outcome))?;
+        let ours = Plugins::default().with(ours).prompt();
+        match &mut source {
+            Source::Read(options) => {
+                options.plugins = ours;
+                // The plugins' own state is one.
+                options.n_meters = 1;
+            }
+            Source::Live(options) => options.plugins = ours,
+        }
+    }
+    let (sender, flows) = bounded(QUEUE);
+    let spawn = |run: Box<dyn FnOnce() -> Result<Report, Error> + Send>| {
+        // Python knows the thread while it runs: else each call of a plugin would have to tell it.
+        let run = move || Python::attach(|py| py.detach(run));
+        let meter = Builder::new().name("flowmeter".into()).spawn(run);
+        meter.map_err(|e| PyRuntimeError::new_err(format!("failed to start a thread: {e}")))
+    };
+    let (control, meter) = match source {
+        Source::Read(options) => {
+            let run = run::Run::read(options.with_notices(Notices::none()));
+            let control = run.control();
+            let outlet = outlet(sender, BATCH, Arc::clone(&control));
+            (control, spawn(Box::new(move || run.to(outlet).run().map_err(failed)))?)
+        }
+        Source::Live(options) => {
+            let interface = options.interfaces.join(", ");
+            let options = options.with_notices(Notices::none());
+            let run = py.detach(|| run::Run::live(options)).map_err(|e| {
+                PyValueError::new_err(format!("cannot meter {interface}: {}", causes(&e)))
+            })?;
+            let control = run.control();
+            let outlet = outlet(sender, 1, Arc::clone(&control));
+            (control, spawn(Box::new(move || run.to(outlet).run().map_err(failed)))?)
+        }
+    };
+    let _ = outcome.control.set(Arc::clone(&control));
+    Ok(Run {
+        shape,
+        outcome,
+        has_plugins,
+        control,
+        flows: Some(flows),
+        batch: Vec::new().into_iter(),
+        meter: Some(meter),
+        report: None,
+    })
+}
+
+fn outlet(sender: Sender<Vec<Flow>>, size: usize, control: Arc<Control>) -> Outlet {
+    let mut batches = Batches { sender, batch: Vec::new(), size, control };
+    Outlet::flows(move |flow| batches.add(flow))
+}
+
+fn failed<E: std::error::Error>(failed: Failed<E>) -> Error {
+    (causes(&failed.error), failed.report)
+}
+
+/// An error with what led to it.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[pymethods]
+impl Run {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<NFlow>>> {
+        loop {
+            if let Some(flow) = self.batch.next() {
+                if !self.has_plugins {
+                    return Py::new(py, NFlow::new(&self.shape, flow, None)).map(Some);
+                }
+                let Some(object) = self.outcome.finished(flow.record.uid) else { continue };
+                object.borrow_mut(py).flow.id = flow.id;
+                return Ok(Some(object));
+            }
+            let Some(flows) = &self.flows else { return Ok(None) };
+            match py.detach(|| flows.recv_timeout(LOOK)) {
+                Ok(batch) => self.batch = batch.into_iter(),
+                Err(RecvTimeoutError::Timeout) => self.look_for_signals(py)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.flows = None;
+                    self.end(py)?;
+                }
+            }
+        }
+    }
+
+    /// Ends the run. Flows that were not iterated over are gone.
+    fn close(&mut self, py: Python<'_>) {
+        self.control.stop();
+        self.flows = None;
+        self.batch = Vec::new().into_iter();
+        if let Some(meter) = self.meter.take() {
+            let ended = py.detach(|| meter.join());
+            self.keep_report(ended.ok());
+        }
+    }
+
+    /// The last report, as JSON; none before the end.
+    #[getter]
+    fn report(&self) -> Option<String> {
+        self.report.clone()
+    }
+}
+
+impl Run {
+    /// SIGINT ends the run; flows that it has come yet.
+    fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
+        match py.check_signals() {
+            Err(e) if e.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) => {
+                self.control.stop();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn end(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(meter) = self.meter.take() else { return Ok(()) };
+        let ended = py.detach(|| meter.join());
+        let was_asked = self.control.is_stopped();
+        let Ok(ended) = ended else {
+            return Err(PyRuntimeError::new_err(
+                "the meter panicked, which is a fault of flowmeter",
+            ));
+        };
+        let error = ended.as_ref().err().map(|(text, _)| text.clone());
+        self.keep_report(Some(ended));
+        if let Some(error) = self.outcome.take_error() {
+            return Err(error);
+        }
+        match error {
+            Some(text) if !was_asked => Err(PyValueError::new_err(text)),
+            _ => Ok(()),
+        }
+    }
+
+    fn keep_report(&mut self, ended: Option<Result<Report, Error>>) {
+        let report = match ended {
+            Some(Ok(report)) => Some(Box::new(report)),
+            Some(Err((_, report))) => report,
+            None => None,
+        };
+        self.report = report.map(|report| report.json().to_string());
+    }
+}

@@ -1,0 +1,101 @@
+//! Is flowmeter for Python what NFStream is?
+//!
+//! The package is put together of what has been built, and scripts run on it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use flowmeter_tests::captures::conformance;
+use flowmeter_tests::{nfstream, program};
+
+/// A folder with the package, as it is installed; gone with its test.
+struct Package(PathBuf);
+
+impl Package {
+    fn new(test: &str) -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let name = format!("flowmeter-python-{test}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&folder);
+        let package = Self(folder.clone());
+        copy(&root.join("python/flowmeter"), &folder.join("flowmeter"))?;
+        let engine = program("lib_engine.so")?;
+        symlink(engine, folder.join("flowmeter/_engine.abi3.so"))?;
+        Ok(package)
+    }
+}
+
+impl Drop for Package {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one of the scripts beside `nfstream`'s, on captures.
+fn run(test: &str, script: &str, captures: &[PathBuf]) -> Result<()> {
+    let Some(python) = nfstream::python(test)? else { return Ok(()) };
+    let package = Package::new(test)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let output =
+        Command::new(python).arg(script).args(captures).env("PYTHONPATH", &package.0).output()?;
+    let [said, error] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    println!("{said}");
+    ensure!(output.status.success(), "{error}");
+    Ok(())
+}
+
+/// Captures of this repository in which no packet ends NFStream's meter.
+fn captures() -> Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/plugins");
+    let all = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut all = all.collect::<Result<Vec<_>>>()?;
+    all.sort();
+    Ok(all)
+}
+
+#[test]
+fn flows_and_calls_are_nfstreams() -> Result<()> {
+    let chosen = ["s_gaps.pcap", "w_bins.pcap", "m_basic_dup_comma.pcap", "d_ip6.pcap"];
+    let mut captures = captures()?;
+    captures.retain(|path| chosen.iter().any(|name| path.ends_with(name)));
+    for path in conformance("flows_and_calls_are_nfstreams")?.unwrap_or_default() {
+        let more = [
+            "skype.pcap",
+            "http_ipv6.pcap",
+            "gtp-u.pcap",
+            "capwap.pcap",
+            "teredo.pcap",
+            "ftp.pcap",
+        ];
+        if more.iter().any(|name| path.ends_with(name)) {
+            captures.push(path);
+        }
+    }
+    ensure!(captures.len() >= chosen.len(), "captures are missing");
+    run("flows_and_calls_are_nfstreams", "same.py", &captures)
+}
+
+#[test]
+fn it_behaves_as_its_users_expect() -> Result<()> {
+    let captures = captures()?;
+    let capture = captures.iter().find(|path| path.ends_with("s_flows.pcap"));
+    let capture = capture.context("a capture with several flows")?;
+    run("it_behaves_as_its_users_expect", "behaviour.py", std::slice::from_ref(capture))
+}
