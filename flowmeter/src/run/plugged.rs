@@ -25,12 +25,20 @@ pub struct Plugged {
     running: Running,
     knobs: Knobs,
     /// By the number of the kernel's record. Each leaves when its row is written, so that there are
-    /// no more than the kernel has and wait for their verdicts.
+    /// no more than the kernel has and wait for their verdicts, and a few that are dead.
     flows: HashMap<u64, Watched>,
+    /// With this many flows the dead ones are looked for.
+    many: usize,
     scratch: Vec<u8>,
     /// Flows in the kernel that are to end.
     pub due: Vec<FlowKey>,
 }
+
+/// Fewer flows are not looked through.
+const FEW: usize = 1_024;
+
+/// No row is written this long after its flow's timeout; ns.
+const LATE_NS: u64 = 60_000_000_000;
 
 /// A flow as plugins see it.
 #[derive(Default)]
@@ -50,6 +58,7 @@ impl Plugged {
             running: plugins.start(),
             knobs: options.knobs,
             flows: HashMap::new(),
+            many: FEW,
             scratch: Vec::new(),
             due: Vec::new(),
         })
@@ -58,7 +67,8 @@ impl Plugged {
     /// Shows them a packet, or those that a super-packet was.
     pub fn packet(&mut self, event: &PacketEvent, head: &PacketHead, ip: &[u8]) {
         let (key, from_high) = FlowKey::of(&head.packet, head.interface as u8);
-        let Self { running, knobs, flows, scratch, due } = self;
+        self.forget_dead(event.time_ns);
+        let Self { running, knobs, flows, scratch, due, .. } = self;
         let flow = flows.entry(event.uid).or_insert_with(|| {
             let mut flow = Watched::default();
             flow.record.begin(&key, event.uid, 0, &head.packet, from_high);
@@ -75,6 +85,17 @@ impl Plugged {
                 due.push(key);
             }
         });
+    }
+
+    /// A packet may come so late that its flow's row is written: then it begins a flow here that never
+    /// ends. Those are dropped some time after the kernel would have ended them.
+    fn forget_dead(&mut self, now_ns: u64) {
+        if self.flows.len() < self.many {
+            return;
+        }
+        let longest = self.knobs.idle_ns.saturating_add(LATE_NS);
+        self.flows.retain(|_, flow| flow.record.last_ns().saturating_add(longest) > now_ns);
+        self.many = FEW.max(2 * self.flows.len());
     }
 
     /// The kernel has handed a flow out. That it was made to for a plugin is the plugin's end.
@@ -112,4 +133,38 @@ fn segment(whole: &Packet, index: u32) -> Packet {
         packet.tcp_flags &= !CWR;
     }
     packet
+}
+
+#[cfg(test)]
+mod tests {
+    use flowmeter_common::packet::ipv4_address;
+
+    use super::*;
+    use crate::plugin::Plugins;
+    use crate::plugin::shipped::Shipped;
+
+    #[test]
+    fn flows_that_never_end_are_dropped() {
+        let plugin: Shipped = "headers:packets=1".parse().expect("a plugin");
+        let options = LiveOptions::new(["lo"]).with_plugins(plugin.add_to(Plugins::default()));
+        let mut plugged = Plugged::start(&options).expect("there is a plugin");
+        let packet = Packet {
+            src: ipv4_address([10, 0, 0, 1]),
+            dst: ipv4_address([10, 0, 0, 2]),
+            segments: 1,
+            ip_version: 4,
+            ..Packet::default()
+        };
+        let head = PacketHead { packet, ..PacketHead::default() };
+        let mut see = |uid, time_ns| {
+            let event = PacketEvent { uid, time_ns, segments: 1, ..PacketEvent::default() };
+            plugged.packet(&event, &head, &[]);
+            plugged.flows.len()
+        };
+        let first = (0..FEW as u64).map(|uid| see(uid, 1)).last();
+        assert_eq!(first, Some(FEW));
+        let late = options.knobs.idle_ns + LATE_NS + 1;
+        assert_eq!(see(5_000, late), 1, "all others are dead");
+        assert_eq!(see(5_001, late), 2);
+    }
 }
