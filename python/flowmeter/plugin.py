@@ -19,3 +19,8 @@ class NFPlugin:
 
     def cleanup(self):
         """Never called, as in NFStream."""
+
+
+def _call(call):
+    """Calls it below a frame of Python's."""
+    return call()

@@ -3,7 +3,7 @@
 //! The meter runs in a thread of its own, without the GIL, and sends flows in batches. Whoever iterates
 //! waits for them, without the GIL too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use flowmeter::run::{self, Control, Failed};
 use flowmeter::{Notices, Outlet, Plugins, Report};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
 use crate::flow::{NFlow, Shape};
 use crate::options::{Options, Source};
@@ -96,9 +97,7 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
     }
     let (sender, flows) = bounded(QUEUE);
     let spawn = |run: Box<dyn FnOnce() -> Result<Report, Error> + Send>| {
-        // Python knows the thread while it runs: else each call of a plugin would have to tell it.
-        let run = move || Python::attach(|py| py.detach(run));
-        let meter = Builder::new().name("flowmeter".into()).spawn(run);
+        let meter = Builder::new().name("flowmeter".into()).spawn(move || below_a_frame(run));
         meter.map_err(|e| PyRuntimeError::new_err(format!("failed to start a thread: {e}")))
     };
     let (control, meter) = match source {
@@ -130,6 +129,30 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
         meter: Some(meter),
         report: None,
     })
+}
+
+/// Runs the meter in a thread that Python knows, below a frame of Python's: else each call of a plugin
+/// would make the thread known, and have Python map its stack.
+fn below_a_frame(run: Box<dyn FnOnce() -> Result<Report, Error> + Send>) -> Result<Report, Error> {
+    let ended = Arc::new(Mutex::new(None));
+    let (run, result) = (Mutex::new(Some(run)), Arc::clone(&ended));
+    let called = Python::attach(|py| {
+        let call = PyCFunction::new_closure(py, None, None, move |arguments, _| {
+            if let Some(run) = lock(&run).take() {
+                *lock(&result) = Some(arguments.py().detach(run));
+            }
+        })?;
+        py.import("flowmeter.plugin")?.getattr("_call")?.call1((call,)).map(drop)
+    });
+    let ended = lock(&ended).take();
+    ended.unwrap_or_else(|| {
+        let why = called.err().map_or("the meter did not run".to_owned(), |e| e.to_string());
+        Err((why, None))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn outlet(sender: Sender<Vec<Flow>>, size: usize, control: Arc<Control>) -> Outlet {
