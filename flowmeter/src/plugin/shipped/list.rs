@@ -59,7 +59,7 @@ pub fn markdown() -> String {
          live`; it may be repeated, each plugin once. Where NFStream ships a plugin, names and values are \
          NFStream's: the tests compare them with `--compat nfstream`.\n\n\
          With a plugin, `live` has the kernel forward every packet's bytes, up to `--snapshot-length`, not only \
-         the first `--n-dissections` of each flow; this costs about 1 µs a packet in userspace. A packet that \
+         the first `--n-dissections` of each flow; this costs CPU time for every packet. A packet that \
          found no room on the way is counted in `dissection_lost` of the report and marks its flow \
          (`dissection_lost`): the flow's own counts are right, but its plugins have not seen the packet. Of packets \
          that the kernel has joined (GRO, GSO), the bytes beyond 16 KiB are missing. A flow that a plugin ends live \
