@@ -1,10 +1,12 @@
 """Where flows come from."""
 
+import atexit
 import csv
 import io
 import json
 import os
 import warnings
+import weakref
 from collections.abc import Iterable
 
 from . import _engine
@@ -26,7 +28,24 @@ _RANGES = {
     "system_visibility_poll_ms": (0, 2**32 - 1, "ms"),
 }
 
+#: Packets in the lists of an interface's flows.
+_MOST_LIVE_SPLT = 255
+
 _BOOLEANS = ("decode_tunnels", "promiscuous_mode", "statistical_analysis")
+
+
+#: Runs that go on. They are ended before the interpreter is, whose threads cannot end later.
+_RUNS = weakref.WeakSet()
+
+
+@atexit.register
+def _close_runs():
+    for run in list(_RUNS):
+        try:
+            run.close()
+        except RuntimeError:
+            # Another thread waits for its next flow, and goes with the interpreter.
+            pass
 
 
 def _checked_range(name):
@@ -134,7 +153,7 @@ class NFStreamer:
     max_nflows
         End after this many flows; 0 for all.
     performance_report
-        Accepted; the balance is in `stats` at the end.
+        Accepted; the balance is in `stats` at the end. What is missing or lost is said as a warning.
     system_visibility_mode, system_visibility_poll_ms
         Name the processes of an interface's flows.
     """
@@ -196,6 +215,10 @@ class NFStreamer:
         is_live = self._is_live()
         if is_live and self.bpf_filter is not None:
             raise ValueError("bpf_filter is for captures; the meter of an interface has none.")
+        if is_live and self.splt_analysis > _MOST_LIVE_SPLT:
+            raise ValueError(
+                f"splt_analysis is at most {_MOST_LIVE_SPLT} for an interface: the kernel keeps the lists."
+            )
         if self.bpf_filter is not None:
             error = _engine.filter_error(self.bpf_filter)
             if error is not None:
@@ -222,6 +245,7 @@ class NFStreamer:
 
     def __iter__(self):
         run = _engine.meter(self._options(), list(self.udps))
+        _RUNS.add(run)
         try:
             yield from run
         finally:
@@ -234,13 +258,17 @@ class NFStreamer:
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, not {value!r}.")
         path = self._csv_path() if path is None else os.fspath(path)
+        self._check_not_source(path)
         hidden = _names(columns_to_anonymize)
         if flows_per_file == 0 and not self.udps and not self._is_live():
-            flows = _engine.csv_file(self._options(), path, hidden)
-            if flows == 0 and os.path.exists(path):
-                os.remove(path)
-            return flows
+            return _engine.csv_file(self._options(), path, hidden)
         return _write(self, path, hidden, flows_per_file, rotate_files)
+
+    def _check_not_source(self, path):
+        """A capture is not to be overwritten by what is in it."""
+        for source in self.source if isinstance(self.source, list) else [self.source]:
+            if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+                raise ValueError(f"path {path!r} is one of the captures; name another file.")
 
     def _csv_path(self):
         first = self.source[0] if isinstance(self.source, list) else self.source

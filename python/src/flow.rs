@@ -10,6 +10,7 @@ use flowmeter::fields::value::{List, Value};
 use flowmeter::flow::Flow;
 use hashbrown::HashMap;
 use pyo3::exceptions::PyAttributeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString};
 
@@ -67,13 +68,17 @@ impl NFlow {
         Self { shape: Arc::clone(shape), flow, overlay: HashMap::new(), udps }
     }
 
-    /// Forgets what was set of what a further packet has changed.
-    pub fn forget(&mut self) {
-        if !self.overlay.is_empty() {
-            let lasting: Vec<_> =
-                LASTING.iter().filter_map(|name| self.shape.places.get(*name).copied()).collect();
-            self.overlay.retain(|place, value| value.is_none() || lasting.contains(place));
+    /// Takes out what was set of what a further packet has changed. It is to be dropped when the flow
+    /// is not borrowed.
+    pub fn forget(&mut self) -> Vec<Py<PyAny>> {
+        if self.overlay.is_empty() {
+            return Vec::new();
         }
+        let places = &self.shape.places;
+        let lasting: Vec<_> = LASTING.iter().filter_map(|name| places.get(*name)).collect();
+        let is_outdated =
+            |place: &usize, value: &mut Option<_>| value.is_some() && !lasting.contains(&place);
+        self.overlay.extract_if(is_outdated).filter_map(|(_, value)| value).collect()
     }
 
     /// Whether a plugin has set `expiration_id` to −1.
@@ -128,7 +133,7 @@ impl NFlow {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let text = name.to_cow()?;
-        let flow = slf.borrow();
+        let flow = slf.try_borrow()?;
         if let Some(place) = flow.shape.places.get(text.as_ref()) {
             return flow.value(py, *place)?.ok_or_else(|| Self::missing(&text));
         }
@@ -141,26 +146,48 @@ impl NFlow {
         py.get_type::<PyAny>().getattr("__getattribute__")?.call1((slf, name))
     }
 
-    fn __setattr__(&mut self, name: &str, value: Py<PyAny>) -> PyResult<()> {
-        if name == UDPS && self.udps.is_some() {
-            self.udps = Some(value);
-            return Ok(());
-        }
-        let place = self.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
-        self.overlay.insert(*place, Some(value));
+    fn __setattr__(slf: &Bound<'_, Self>, name: &str, value: Py<PyAny>) -> PyResult<()> {
+        let mut flow = slf.try_borrow_mut()?;
+        let before = if name == UDPS && flow.udps.is_some() {
+            flow.udps.replace(value)
+        } else {
+            let place = *flow.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
+            flow.overlay.insert(place, Some(value)).flatten()
+        };
+        drop(flow);
+        // What is dropped may run code that looks at the flow.
+        drop(before);
         Ok(())
     }
 
-    fn __delattr__(&mut self, name: &str) -> PyResult<()> {
-        if name == UDPS && self.udps.take().is_some() {
-            return Ok(());
-        }
-        let place = *self.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
-        if matches!(self.overlay.get(&place), Some(None)) {
-            return Err(Self::missing(name));
-        }
-        self.overlay.insert(place, None);
+    fn __delattr__(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
+        let mut flow = slf.try_borrow_mut()?;
+        let before = if name == UDPS {
+            Some(flow.udps.take().ok_or_else(|| Self::missing(name))?)
+        } else {
+            let place = *flow.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
+            match flow.overlay.insert(place, None) {
+                Some(None) => return Err(Self::missing(name)),
+                before => before.flatten(),
+            }
+        };
+        drop(flow);
+        drop(before);
         Ok(())
+    }
+
+    /// For the garbage collector: what plugins keep may lead back to the flow.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.udps)?;
+        for value in self.overlay.values() {
+            visit.call(value)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&mut self) {
+        self.udps = None;
+        self.overlay.clear();
     }
 
     /// Names of the attributes, in order; those of plugins as `udps.NAME`.

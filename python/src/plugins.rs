@@ -1,6 +1,5 @@
 //! How do plugins that are written in Python see packets?
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use flowmeter::Control;
@@ -8,6 +7,7 @@ use flowmeter::fields::Added;
 use flowmeter::flow::{Flow, Own};
 use flowmeter::plugin::{Packet, Plugin, Standing};
 use flowmeter_common::lifetime::EndReason;
+use hashbrown::HashMap;
 use pyo3::prelude::*;
 
 use crate::flow::{NFlow, Shape};
@@ -33,7 +33,7 @@ pub struct Outcome {
     /// Ends the run then.
     pub control: OnceLock<Arc<Control>>,
     /// Flows that have ended, by the numbers of their records, until they are given an id.
-    finished: Mutex<VecDeque<(u64, Py<NFlow>)>>,
+    finished: Mutex<HashMap<u64, Py<NFlow>>>,
 }
 
 /// A plugin's methods. Those that it has not written itself are not called.
@@ -57,15 +57,9 @@ impl Outcome {
         lock(&self.error).take()
     }
 
-    /// The object of the flow with this number.
+    /// The object of the flow with this number; none if plugins have seen nothing of it.
     pub fn finished(&self, uid: u64) -> Option<Py<NFlow>> {
-        let mut finished = lock(&self.finished);
-        while let Some((number, flow)) = finished.pop_front() {
-            if number == uid {
-                return Some(flow);
-            }
-        }
-        None
+        lock(&self.finished).remove(&uid)
     }
 
     fn has_failed(&self) -> bool {
@@ -117,6 +111,15 @@ impl PythonPlugins {
             udps: py.import("flowmeter.flow")?.getattr("UDPS")?.unbind(),
             outcome,
         })))
+    }
+
+    /// Ends the flow if a plugin has said so.
+    fn end_if_asked(&self, py: Python<'_>, flow: &Py<NFlow>, standing: &mut Standing<'_>) {
+        match flow.try_borrow(py) {
+            Ok(flow) if flow.wants_end(py) => standing.end(),
+            Ok(_) => {}
+            Err(e) => self.0.outcome.fail(e.into()),
+        }
     }
 
     /// Calls a method of each, with the arguments; what one raises ends the run.
@@ -185,9 +188,7 @@ impl Plugin for PythonPlugins {
             let ends = ends.map(|end| EndTexts::new(py, &end));
             let make = || shared.packets.packet(py, packet, &ends).map(Some);
             self.call(py, "on_init", |methods| methods.on_init.as_ref(), make, &flow);
-            if flow.borrow(py).wants_end(py) {
-                standing.end();
-            }
+            self.end_if_asked(py, &flow, standing);
             Some(Watched { flow, ends, packets_in_lists: standing.splt.len() })
         })
     }
@@ -204,20 +205,23 @@ impl Plugin for PythonPlugins {
             return;
         }
         Python::attach(|py| {
-            {
-                let mut flow = watched.flow.borrow_mut(py);
+            let outdated = {
+                let mut flow = match watched.flow.try_borrow_mut(py) {
+                    Ok(flow) => flow,
+                    Err(e) => return shared.outcome.fail(e.into()),
+                };
                 flow.flow.record = *standing.sums.0;
                 if watched.packets_in_lists != standing.splt.len() {
                     watched.packets_in_lists = standing.splt.len();
                     flow.flow.splt = standing.splt.to_vec();
                 }
-                flow.forget();
-            }
+                flow.forget()
+            };
+            // Nobody has the flow by now: what is dropped may run code that looks at it.
+            drop(outdated);
             let make = || shared.packets.packet(py, packet, &watched.ends).map(Some);
             self.call(py, "on_update", |methods| methods.on_update.as_ref(), make, &watched.flow);
-            if watched.flow.borrow(py).wants_end(py) {
-                standing.end();
-            }
+            self.end_if_asked(py, &watched.flow, standing);
         });
     }
 
@@ -228,11 +232,15 @@ impl Plugin for PythonPlugins {
             return;
         }
         Python::attach(|py| {
-            {
-                let mut object = watched.flow.borrow_mut(py);
+            let outdated = {
+                let mut object = match watched.flow.try_borrow_mut(py) {
+                    Ok(object) => object,
+                    Err(e) => return shared.outcome.fail(e.into()),
+                };
                 object.flow = flow.clone();
-                object.forget();
-            }
+                object.forget()
+            };
+            drop(outdated);
             self.call(
                 py,
                 "on_expire",
@@ -240,7 +248,7 @@ impl Plugin for PythonPlugins {
                 || Ok(None),
                 &watched.flow,
             );
-            lock(&shared.outcome.finished).push_back((flow.record.uid, watched.flow));
+            lock(&shared.outcome.finished).insert(flow.record.uid, watched.flow);
         });
     }
 }

@@ -3,17 +3,19 @@
 //! The meter runs in a thread of its own, without the GIL, and sends flows in batches. Whoever iterates
 //! waits for them, without the GIL too.
 
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use flowmeter::fields::Schema;
 use flowmeter::flow::Flow;
+use flowmeter::notice::Level;
+use flowmeter::report::Of;
 use flowmeter::run::{self, Control, Failed};
-use flowmeter::{Notices, Outlet, Plugins, Report};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use flowmeter::{Notice, Notices, Outlet, Plugins, Report};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
@@ -29,7 +31,7 @@ const QUEUE: usize = 64;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A run of the meter, whose flows are iterated over.
-#[pyclass(module = "flowmeter._engine")]
+#[pyclass(module = "flowmeter._engine", weakref)]
 pub struct Run {
     shape: Arc<Shape>,
     outcome: Arc<Outcome>,
@@ -38,11 +40,53 @@ pub struct Run {
     flows: Option<Receiver<Vec<Flow>>>,
     batch: std::vec::IntoIter<Flow>,
     meter: Option<JoinHandle<Result<Report, Error>>>,
+    warnings: Warnings,
     report: Option<String>,
 }
 
 /// Why a run ended, and its last report.
 type Error = (String, Option<Box<Report>>);
+
+/// What is missing or lost, until it is said as a warning of Python's.
+#[derive(Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Takes the meter's notices.
+    pub fn notices(&self) -> Notices {
+        let warnings = Arc::clone(&self.0);
+        Notices::new(move |notice: Notice| {
+            if notice.level() == Level::Warning {
+                lock(&warnings).push(notice.to_string());
+            }
+        })
+    }
+
+    /// Says those that have come. An error if Python is to take warnings for such.
+    pub fn say(&self, py: Python<'_>) -> PyResult<()> {
+        let texts = std::mem::take(&mut *lock(&self.0));
+        texts.iter().try_for_each(|text| warn(py, text))
+    }
+}
+
+fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
+    // It has no zero bytes, or they are the capture's name's.
+    let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
+}
+
+/// What an error means for whoever wants the flows. What is wrong with a capture behind some frames
+/// that were read is a warning, as NFStream gives those and says nothing.
+pub fn verdict(py: Python<'_>, error: &str, report: Option<&Report>) -> PyResult<()> {
+    let is_begun = |report: &Report| match &report.of {
+        Of::Read(read) => read.tally.seen > 0,
+        Of::Live(_) => false,
+    };
+    if report.is_some_and(is_begun) {
+        return warn(py, error);
+    }
+    Err(PyValueError::new_err(error.to_owned()))
+}
 
 /// Collects flows, and sends those that are left at last.
 struct Batches {
@@ -95,6 +139,7 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
             Source::Live(options) => options.plugins = ours,
         }
     }
+    let warnings = Warnings::default();
     let (sender, flows) = bounded(QUEUE);
     let spawn = |run: Box<dyn FnOnce() -> Result<Report, Error> + Send>| {
         let meter = Builder::new().name("flowmeter".into()).spawn(move || below_a_frame(run));
@@ -102,14 +147,14 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
     };
     let (control, meter) = match source {
         Source::Read(options) => {
-            let run = run::Run::read(options.with_notices(Notices::none()));
+            let run = run::Run::read(options.with_notices(warnings.notices()));
             let control = run.control();
             let outlet = outlet(sender, BATCH, Arc::clone(&control));
             (control, spawn(Box::new(move || run.to(outlet).run().map_err(failed)))?)
         }
         Source::Live(options) => {
             let interface = options.interfaces.join(", ");
-            let options = options.with_notices(Notices::none());
+            let options = options.with_notices(warnings.notices());
             let run = py.detach(|| run::Run::live(options)).map_err(|e| {
                 PyValueError::new_err(format!("cannot meter {interface}: {}", causes(&e)))
             })?;
@@ -127,6 +172,7 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
         flows: Some(flows),
         batch: Vec::new().into_iter(),
         meter: Some(meter),
+        warnings,
         report: None,
     })
 }
@@ -182,14 +228,24 @@ impl Run {
                 if !self.has_plugins {
                     return Py::new(py, NFlow::new(&self.shape, flow, None)).map(Some);
                 }
-                let Some(object) = self.outcome.finished(flow.record.uid) else { continue };
-                object.borrow_mut(py).flow.id = flow.id;
+                let Some(object) = self.outcome.finished(flow.record.uid) else {
+                    // Live the kernel may have had no room for it, or for any of its packets.
+                    let udps = py.import("flowmeter.flow")?.getattr("UDPS")?.call0()?.unbind();
+                    return Py::new(py, NFlow::new(&self.shape, flow, Some(udps))).map(Some);
+                };
+                object.try_borrow_mut(py)?.flow.id = flow.id;
                 return Ok(Some(object));
             }
             let Some(flows) = &self.flows else { return Ok(None) };
             match py.detach(|| flows.recv_timeout(LOOK)) {
-                Ok(batch) => self.batch = batch.into_iter(),
-                Err(RecvTimeoutError::Timeout) => self.look_for_signals(py)?,
+                Ok(batch) => {
+                    self.batch = batch.into_iter();
+                    self.warnings.say(py)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.warnings.say(py)?;
+                    self.look_for_signals(py)?;
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.flows = None;
                     self.end(py)?;
@@ -216,6 +272,13 @@ impl Run {
     }
 }
 
+impl Drop for Run {
+    /// Who has not closed it wants nothing more of it.
+    fn drop(&mut self) {
+        self.control.stop();
+    }
+}
+
 impl Run {
     /// SIGINT ends the run; flows that it has come yet.
     fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
@@ -237,15 +300,12 @@ impl Run {
                 "the meter panicked, which is a fault of flowmeter",
             ));
         };
-        let error = ended.as_ref().err().map(|(text, _)| text.clone());
-        self.keep_report(Some(ended));
-        if let Some(error) = self.outcome.take_error() {
-            return Err(error);
-        }
-        match error {
-            Some(text) if !was_asked => Err(PyValueError::new_err(text)),
+        let verdict = match &ended {
+            Err((text, report)) if !was_asked => verdict(py, text, report.as_deref()),
             _ => Ok(()),
-        }
+        };
+        self.keep_report(Some(ended));
+        self.outcome.take_error().map_or(verdict, Err).and(self.warnings.say(py))
     }
 
     fn keep_report(&mut self, ended: Option<Result<Report, Error>>) {

@@ -8,16 +8,19 @@ use std::time::Duration;
 use flowmeter::capture::pcap::filter::Filter;
 use flowmeter::fields::Schema;
 use flowmeter::fields::anonymize::Anonymizer;
-use flowmeter::format::Kind;
+use flowmeter::format::{Format, Kind};
 use flowmeter::output::{self, Batch, Destination, Files, Load as _, Output};
-use flowmeter::run::{self, Failed};
-use flowmeter::{Outlet, Plugins};
+use flowmeter::run::{self, Control, Failed};
+use flowmeter::{Outlet, Plugins, Report};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::options::{Options, Source};
-use crate::run::causes;
+use crate::run::{Warnings, causes, verdict};
+
+/// How a run has ended.
+type Ended = Result<Report, Failed<run::read::Error>>;
 
 /// How often it is looked whether the run is over, or a signal has come.
 const LOOK: Duration = Duration::from_millis(2);
@@ -40,10 +43,9 @@ pub fn csv_file(
     let schema = Arc::new(schema(&source, &columns_to_anonymize)?);
     let format = Kind::Csv.of(schema);
     let destination = output::Options::new(Destination::File(path));
-    let files =
-        Files::open(destination, format.as_ref()).map_err(|e| PyOSError::new_err(causes(&e)))?;
-    let outlet = Outlet::rows("the file", format, Box::new(files));
-    py.detach(|| read(source, outlet))
+    let file = Later { destination, format: Arc::clone(&format), files: None };
+    let outlet = Outlet::rows("the file", format, Box::new(file));
+    read(py, source, outlet)
 }
 
 /// The flows of captures as CSV in memory, and how many there were.
@@ -58,9 +60,32 @@ pub fn csv_text(
     let format = Kind::Csv.of(schema);
     let text = Arc::new(Mutex::new(format.head()));
     let outlet = Outlet::rows("memory", format, Box::new(Memory(Arc::clone(&text))));
-    let flows = py.detach(|| read(source, outlet))?;
+    let flows = read(py, source, outlet)?;
     let text = text.lock().unwrap_or_else(PoisonError::into_inner);
     Ok((PyBytes::new(py, &text), flows))
+}
+
+/// A file that is opened for its first row: without flows it stays as it was.
+struct Later {
+    destination: output::Options,
+    format: Arc<dyn Format>,
+    files: Option<Files>,
+}
+
+impl Output for Later {
+    fn write(&mut self, batch: &mut Batch) -> Result<(), output::Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let files = match &mut self.files {
+            Some(files) => files,
+            none => {
+                let files = Files::open(self.destination.clone(), self.format.as_ref())?;
+                none.insert(files)
+            }
+        };
+        files.write(batch)
+    }
 }
 
 /// Rows in memory.
@@ -85,13 +110,32 @@ fn schema(source: &Source, hidden: &[String]) -> PyResult<Schema> {
 }
 
 /// Runs the meter, without the GIL. SIGINT ends it; what was metered until then is in the table.
-fn read(source: Source, outlet: Outlet) -> PyResult<u64> {
+fn read(py: Python<'_>, source: Source, outlet: Outlet) -> PyResult<u64> {
     let Source::Read(options) = source else {
         return Err(PyValueError::new_err("an interface is iterated over"));
     };
-    let run = run::Run::read(options).to(outlet);
+    let warnings = Warnings::default();
+    let run = run::Run::read(options.with_notices(warnings.notices())).to(outlet);
     let control = run.control();
-    let (ended, given) = thread::scope(|scope| {
+    let ended = py.detach(|| wait_for(run, &control));
+    warnings.say(py)?;
+    match ended {
+        Ok(Ok(report)) => Ok(report.given.flows),
+        Ok(Err(Failed { error, report })) => {
+            let given = report.as_ref().map_or(0, |report| report.given.flows);
+            match error {
+                run::read::Error::Output(_) => Err(PyOSError::new_err(causes(&error))),
+                _ if control.is_stopped() => Ok(given),
+                _ => verdict(py, &causes(&error), report.as_deref()).map(|()| given),
+            }
+        }
+        Err(_) => Err(PyRuntimeError::new_err("the meter panicked, which is a fault of flowmeter")),
+    }
+}
+
+/// Lets a run go on in another thread, and this one look for signals.
+fn wait_for(run: run::Read, control: &Control) -> thread::Result<Ended> {
+    thread::scope(|scope| {
         let meter = scope.spawn(|| run.run());
         while !meter.is_finished() {
             thread::sleep(LOOK);
@@ -103,15 +147,6 @@ fn read(source: Source, outlet: Outlet) -> PyResult<u64> {
                 control.stop();
             }
         }
-        match meter.join() {
-            Ok(Ok(report)) => (Ok(()), report.given.flows),
-            Ok(Err(Failed { error, report })) => {
-                let given = report.map_or(0, |report| report.given.flows);
-                let is_asked = control.is_stopped();
-                (if is_asked { Ok(()) } else { Err(PyValueError::new_err(causes(&error))) }, given)
-            }
-            Err(_) => (Err(PyRuntimeError::new_err("the meter panicked")), 0),
-        }
-    });
-    ended.map(|()| given)
+        meter.join()
+    })
 }

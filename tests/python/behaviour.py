@@ -1,11 +1,19 @@
 """Does flowmeter for Python behave as its users expect? The argument is a capture with several flows."""
 
 import copy
+import gc
+import gzip
+import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
+import warnings
+import weakref
 
 import pandas
 
@@ -110,6 +118,106 @@ def tables():
     raises(ValueError, lambda: streamer().to_csv(flows_per_file=-1))
 
 
+def harm():
+    """What must not be lost, overwritten or hang."""
+    with open(CAPTURE, "rb") as capture:
+        content = capture.read()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "capture.pcap")
+
+        def holding(what, name=path):
+            with open(name, "wb") as file:
+                file.write(what)
+            return NFStreamer(source=name, n_dissections=0)
+
+        flows = holding(content)
+        raises(ValueError, lambda: flows.to_csv(path))
+        kept = os.path.join(folder, "kept.csv")
+        holding(b"mine", kept)
+        assert streamer(bpf_filter="port 1").to_csv(kept) == 0 and open(kept, "rb").read() == b"mine"
+        assert streamer(bpf_filter="port 1").to_csv("/dev/null") == 0 and os.path.exists("/dev/null")
+        raises(OSError, lambda: streamer().to_csv(os.path.join(folder, "none", "x.csv")))
+        if os.path.exists("/dev/full"):
+            raises(OSError, lambda: streamer().to_csv("/dev/full"))
+        for what in (b"", b"no capture at all, but long enough to look at"):
+            raises(ValueError, lambda what=what: list(holding(what)))
+        count = len(list(streamer()))
+        assert len(list(holding(gzip.compress(content), path + ".gz"))) == count
+        cut = holding(content[:-5])
+        for take in (lambda: list(cut), lambda: cut.to_pandas(), lambda: cut.to_csv(kept)):
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                assert take() is not None and any("capture.pcap" in str(w.message) for w in said), said
+        # An interpreter that ends while a run goes on.
+        long = os.path.join(folder, "long.pcap")
+        with open(long, "wb") as file:
+            file.write(content[:24] + 20_000 * content[24:])
+        script = (
+            "import flowmeter, sys\n"
+            "class Plugin(flowmeter.NFPlugin):\n"
+            "    def on_init(self, packet, flow): pass\n"
+            "udps = Plugin() if {} else None\n"
+            f"flows = iter(flowmeter.NFStreamer({long!r}, n_dissections=0, idle_timeout=0, udps=udps))\n"
+            "next(flows)\n"
+        )
+        for has_plugin in (False, True):
+            for more in ("", "sys.modules['kept'] = flows", "raise SystemExit(0)"):
+                command = [sys.executable, "-c", script.format(has_plugin) + more]
+                subprocess.run(command, check=True, timeout=60)
+
+    class Own(NFPlugin):
+        def on_init(self, packet, flow):
+            flow.udps.flow = flow
+
+    flow = next(iter(streamer(udps=Own())))
+    gone = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert gone() is None, "a flow that leads to itself stays for ever"
+
+    class Strange:
+        def __init__(self, flow):
+            self.flow = flow
+
+        def __del__(self):
+            self.flow.src_ip, self.flow.bidirectional_packets = "in __del__", 1
+
+    class Dropping(NFPlugin):
+        def on_init(self, packet, flow):
+            flow.bidirectional_packets = Strange(flow)
+
+        def on_update(self, packet, flow):
+            flow.bidirectional_bytes = Strange(flow)
+
+    assert len(list(streamer(udps=Dropping()))) == count
+
+
+def interruption():
+    class Slow(NFPlugin):
+        def on_update(self, packet, flow):
+            time.sleep(0.1)
+
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        flows = list(streamer(udps=Slow()))
+    except KeyboardInterrupt:
+        flows = None
+    timer.join()
+    # It ends with what there was, or in the loop's own code as Python does.
+    assert flows is None or 0 < len(flows)
+
+
+def count(_):
+    return len(list(streamer()))
+
+
+def processes():
+    """Pool's workers are daemonic."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert len(set(pool.map(count, range(4)))) == 1
+
+
 def threads():
     counts = []
     workers = [threading.Thread(target=lambda: counts.append(len(list(streamer())))) for _ in range(4)]
@@ -120,7 +228,7 @@ def threads():
     assert len(counts) == 4 and len(set(counts)) == 1
 
 
-for test in (constructor, iteration, attributes, plugins, tables, threads):
+for test in (constructor, iteration, attributes, plugins, tables, harm, interruption, processes, threads):
     test()
     print(test.__name__, "ok")
 assert nfstream.NFSTREAM_COMPAT == "6.6.0"

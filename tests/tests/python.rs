@@ -3,13 +3,15 @@
 //! The package is put together of what has been built, and scripts run on it.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use flowmeter_tests::captures::conformance;
-use flowmeter_tests::{nfstream, program};
+use flowmeter_tests::netns::{Link, WIRE};
+use flowmeter_tests::{nfstream, program, root};
 
 /// A folder with the package, as it is installed; gone with its test.
 struct Package(PathBuf);
@@ -53,8 +55,8 @@ fn run(test: &str, script: &str, captures: &[PathBuf]) -> Result<()> {
     let Some(python) = nfstream::python(test)? else { return Ok(()) };
     let package = Package::new(test)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-    let output =
-        Command::new(python).arg(script).args(captures).env("PYTHONPATH", &package.0).output()?;
+    let mut command = Command::new(python);
+    let output = command.arg(script).args(captures).env("PYTHONPATH", &package.0).output()?;
     let [said, error] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     println!("{said}");
     ensure!(output.status.success(), "{error}");
@@ -98,4 +100,27 @@ fn it_behaves_as_its_users_expect() -> Result<()> {
     let capture = captures.iter().find(|path| path.ends_with("s_flows.pcap"));
     let capture = capture.context("a capture with several flows")?;
     run("it_behaves_as_its_users_expect", "behaviour.py", std::slice::from_ref(capture))
+}
+
+#[test]
+fn an_interface_is_metered_and_its_packets_seen() -> Result<()> {
+    const TEST: &str = "an_interface_is_metered_and_its_packets_seen";
+    let Some(python) = nfstream::python(TEST)? else { return Ok(()) };
+    if !root::available(TEST)? {
+        return Ok(());
+    }
+    let (package, link) = (Package::new(TEST)?, Link::new()?);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/live.py");
+    let mut command = link.near.command(&python.to_string_lossy());
+    command.arg(script).args([WIRE, "3"]).env("PYTHONPATH", &package.0);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(child.stdout.take().context("its output is piped")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    // The generator attaches with its first step.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    link.near.run("ping", &["-c3", "-i0.2", "10.9.0.2"])?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

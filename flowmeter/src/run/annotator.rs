@@ -113,7 +113,7 @@ impl Annotator {
     /// Gives the dissector a packet, from its IP header on, or those that a super-packet was.
     pub fn inspect(&mut self, event: &PacketEvent, ip: &[u8]) {
         let Some((dissector, _)) = &mut self.dissector else { return };
-        let left = (self.n_dissections + 1).saturating_sub(event.number);
+        let left = self.n_dissections.saturating_sub(event.number.saturating_sub(1));
         if left == 0 {
             // It was forwarded for others.
             return;

@@ -16,7 +16,7 @@ pub const VERIFY: &str = "verify";
 
 /// The test programs, and those of their tests that are run: a few minutes of an emulated machine
 /// for all that can depend on the kernel.
-const TESTS: [(&str, &[&str]); 5] = [
+const TESTS: [(&str, &[&str]); 6] = [
     (
         "parity",
         &[
@@ -71,6 +71,7 @@ const TESTS: [(&str, &[&str]); 5] = [
             "packets_that_others_drop_behind_the_hook_are_reported",
         ],
     ),
+    ("plugins", &["live_each_packet_is_seen_once_and_in_order", "live_a_plugin_ends_a_flow_soon"]),
     (
         "clock",
         &[

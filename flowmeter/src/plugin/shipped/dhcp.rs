@@ -13,32 +13,26 @@ use crate::plugin::{Packet, Plugin, Standing, column};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dhcp;
 
-/// What was said so far, by the numbers of the options.
+/// What was said so far.
 #[derive(Debug, Default)]
 pub struct Said {
-    host_name: Option<String>,
-    requested_address: Option<String>,
-    parameters: Option<String>,
-    max_size: Option<u64>,
-    vendor_class: Option<String>,
-    user_class: Option<String>,
-    options: Vec<i64>,
+    told: Told,
     address: Option<String>,
     kind: Option<&'static str>,
     oui: Option<String>,
 }
 
-/// A message whose options have been read.
-#[derive(Default)]
-struct Message {
+/// What options say.
+#[derive(Debug, Default)]
+struct Told {
     host_name: Option<String>,
     requested_address: Option<String>,
     parameters: Option<String>,
     max_size: Option<u64>,
     vendor_class: Option<String>,
     user_class: Option<String>,
+    /// Their numbers.
     options: Vec<i64>,
-    kind: Option<u8>,
 }
 
 const PORT: u16 = 67;
@@ -71,8 +65,8 @@ impl Dhcp {
         let Some(payload) = payload(packet.ip).filter(|payload| payload.len() >= OPTIONS) else {
             return;
         };
-        let Some(message) = read(&payload[OPTIONS..]) else { return };
-        let is_request = message.kind == Some(REQUEST);
+        let Some((kind, told)) = read(&payload[OPTIONS..]) else { return };
+        let is_request = kind == Some(REQUEST);
         if is_request && payload[2] != 6 {
             return;
         }
@@ -81,26 +75,27 @@ impl Dhcp {
                 *to = from;
             }
         };
-        set(&mut said.host_name, message.host_name);
-        set(&mut said.vendor_class, message.vendor_class);
-        set(&mut said.user_class, message.user_class);
-        said.max_size = message.max_size.or(said.max_size);
+        let before = &mut said.told;
+        set(&mut before.host_name, told.host_name);
+        set(&mut before.vendor_class, told.vendor_class);
+        set(&mut before.user_class, told.user_class);
+        before.max_size = told.max_size.or(before.max_size);
         if is_request {
+            before.options = told.options;
+            before.parameters = told.parameters;
+            before.requested_address = told.requested_address;
             let [a, b, c] = [payload[28], payload[29], payload[30]];
             said.oui = Some(format!("{a:02x}:{b:02x}:{c:02x}"));
-            said.options = message.options;
-            said.parameters = message.parameters;
-            said.requested_address = message.requested_address;
             let client = Ipv4Addr::new(payload[12], payload[13], payload[14], payload[15]);
             if !client.is_unspecified() {
                 said.address = Some(client.to_string());
             }
         }
-        let is_last = matches!(message.kind, Some(ACK | NAK | INFORM | DECLINE));
+        let is_last = matches!(kind, Some(ACK | NAK | INFORM | DECLINE));
         if is_last || flow.sums.src().ip.is_unspecified() && flow.sums.0.key.ip_version == 4 {
             flow.end();
         }
-        said.kind.get_or_insert_with(|| message.kind.and_then(name).unwrap_or("0"));
+        said.kind.get_or_insert_with(|| kind.and_then(name).unwrap_or("0"));
     }
 }
 
@@ -108,9 +103,9 @@ fn name(kind: u8) -> Option<&'static str> {
     KINDS.get(usize::from(kind).checked_sub(1)?).copied()
 }
 
-/// Reads a message's options; none if `NFStream` could not.
-fn read(mut rest: &[u8]) -> Option<Message> {
-    let mut message = Message::default();
+/// Reads a message's type and options; none if `NFStream` could not.
+fn read(mut rest: &[u8]) -> Option<(Option<u8>, Told)> {
+    let (mut kind, mut told) = (None, Told::default());
     while let Some((&code, behind)) = rest.split_first() {
         match code {
             0 => {
@@ -123,24 +118,24 @@ fn read(mut rest: &[u8]) -> Option<Message> {
         let (&length, behind) = behind.split_first()?;
         let (value, behind) = behind.split_at(usize::from(length).min(behind.len()));
         rest = behind;
-        message.options.push(code.into());
+        told.options.push(code.into());
         match code {
             12 if !value.is_empty() => {
-                message.host_name = Some(String::from_utf8_lossy(value).into_owned());
+                told.host_name = Some(String::from_utf8_lossy(value).into_owned());
             }
-            50 => message.requested_address = Some(address(value)?),
-            53 => message.kind = Some(kind(value)?),
+            50 => told.requested_address = Some(address(value)?),
+            53 => kind = Some(message_type(value)?),
             55 => {
                 let codes: Vec<_> = value.iter().map(u8::to_string).collect();
-                message.parameters = Some(codes.join(","));
+                told.parameters = Some(codes.join(","));
             }
-            57 => message.max_size = Some(number(value)?.try_into().ok()?),
-            60 => message.vendor_class = Some(str::from_utf8(value).ok()?.to_owned()),
-            77 => message.user_class = Some(str::from_utf8(value).ok()?.to_owned()),
+            57 => told.max_size = Some(number(value)?.try_into().ok()?),
+            60 => told.vendor_class = Some(str::from_utf8(value).ok()?.to_owned()),
+            77 => told.user_class = Some(str::from_utf8(value).ok()?.to_owned()),
             _ => {}
         }
     }
-    Some(message)
+    Some((kind, told))
 }
 
 /// A number of any length, if it has no more than 128 bits.
@@ -150,7 +145,7 @@ fn number(value: &[u8]) -> Option<u128> {
     })
 }
 
-fn kind(value: &[u8]) -> Option<u8> {
+fn message_type(value: &[u8]) -> Option<u8> {
     let kind = u8::try_from(number(value)?).ok()?;
     name(kind).map(|_| kind)
 }
@@ -203,17 +198,48 @@ impl Plugin for Dhcp {
 
     fn on_expire(&mut self, said: Box<Said>, _: &mut Flow, values: &mut Vec<Own>) {
         let text = |text: Option<String>| text.map_or(Own::Null, Own::Text);
+        let told = said.told;
         values.extend([
-            text(said.host_name),
-            text(said.requested_address),
-            text(said.parameters),
-            said.max_size.map_or(Own::Null, Own::U64),
-            text(said.vendor_class),
-            text(said.user_class),
-            Own::Integers(said.options),
+            text(told.host_name),
+            text(told.requested_address),
+            text(told.parameters),
+            told.max_size.map_or(Own::Null, Own::U64),
+            text(told.vendor_class),
+            text(told.user_class),
+            Own::Integers(told.options),
             text(said.address),
             text(said.kind.map(str::to_owned)),
             text(said.oui),
         ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::read;
+    use crate::plugin::shipped::nfstream::payload;
+
+    #[test]
+    fn options_are_read_to_their_end() {
+        let (kind, told) =
+            read(b"\x35\x01\x03\0\x0c\x02ab\x37\x02\x01\x0f\xff\x0c").expect("options");
+        assert_eq!((kind, told.host_name.as_deref()), (Some(3), Some("ab")));
+        assert_eq!((told.parameters.as_deref(), told.options), (Some("1,15"), vec![53, 12, 55]));
+        assert!(read(b"\x35\x01\x09").is_none(), "no such type");
+        assert!(read(b"\x0c").is_none(), "no length");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_is_a_fault(
+            packet in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(0x45_u8), Just(53), Just(50), Just(255)], 0..300,
+            ),
+        ) {
+            let _ = payload(&packet);
+            let _ = read(&packet);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use flowmeter_common::packet::{FRAGMENT_LATER, protocol};
 
+use super::push_filled;
 use super::settings::{Invalid, Settings};
 use crate::fields::Added;
 use crate::fields::columns::Kind;
@@ -71,9 +72,6 @@ impl Plugin for Headers {
 
     fn on_expire(&mut self, lists: Lists, _: &mut Flow, values: &mut Vec<Own>) {
         let Lists { ttl, window, sequence } = lists;
-        for mut list in [ttl, window, sequence] {
-            list.resize(self.packets, -1);
-            values.push(Own::Integers(list));
-        }
+        push_filled([ttl, window, sequence], self.packets, values);
     }
 }

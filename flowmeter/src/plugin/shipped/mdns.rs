@@ -17,15 +17,18 @@ pub struct Mdns;
 
 const PORT: u16 = 5353;
 
+/// Names of a flow that are kept, so that nobody fills the memory with them.
+const MOST: usize = 256;
+
 impl Mdns {
     fn look(names: &mut Vec<String>, packet: &Packet<'_>, flow: &Standing<'_>) {
-        if flow.sums.dst().port != PORT {
+        if flow.sums.dst().port != PORT || names.len() >= MOST {
             return;
         }
         let found = payload(packet.ip).and_then(|message| Reader { message, at: 0 }.pointers());
         for name in found.unwrap_or_default() {
             let name = name.replace(',', " ");
-            if !names.contains(&name) {
+            if names.len() < MOST && !names.contains(&name) {
                 names.push(name);
             }
         }
@@ -40,6 +43,9 @@ struct Reader<'a> {
 
 /// Of a name's labels with a byte each, the root's not counted.
 const LONGEST_NAME: usize = 255;
+
+/// Pointers in a name, which has at most 127 labels: more are there to keep the reader busy.
+const MOST_POINTERS: usize = 127;
 
 impl<'a> Reader<'a> {
     /// What the PTR records of the answer section lead to; none if anything in the message cannot be
@@ -102,7 +108,7 @@ impl<'a> Reader<'a> {
     /// Reads a name, and goes behind it.
     fn name(&mut self) -> Option<String> {
         let (mut at, mut behind, mut first) = (self.at, None, self.at);
-        let (mut text, mut length) = (Vec::new(), 0);
+        let (mut text, mut length, mut pointers) = (Vec::new(), 0, 0);
         loop {
             let byte = usize::from(*self.message.get(at)?);
             match byte {
@@ -122,8 +128,9 @@ impl<'a> Reader<'a> {
                     let low = usize::from(*self.message.get(at + 1)?);
                     let target = (byte & 0x3f) << 8 | low;
                     behind.get_or_insert(at + 2);
+                    pointers += 1;
                     // Only back, so that it has an end.
-                    if target >= first {
+                    if target >= first || pointers > MOST_POINTERS {
                         return None;
                     }
                     (at, first) = (target, target);
@@ -160,7 +167,12 @@ impl Plugin for Mdns {
     type State = Vec<String>;
 
     fn columns(&self) -> Vec<Added> {
-        vec![column("mdns_ptr", Kind::TextList, "", "names in PTR records of answers, each once")]
+        vec![column(
+            "mdns_ptr",
+            Kind::TextList,
+            "",
+            "names in PTR records of answers, each once, at most 256",
+        )]
     }
 
     fn on_init(&mut self, packet: &Packet<'_>, flow: &mut Standing<'_>) -> Vec<String> {
@@ -175,5 +187,58 @@ impl Plugin for Mdns {
 
     fn on_expire(&mut self, names: Vec<String>, _: &mut Flow, values: &mut Vec<Own>) {
         values.push(Own::Texts(names));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Reader;
+
+    fn pointers(message: &[u8]) -> Option<Vec<String>> {
+        Reader { message, at: 0 }.pointers()
+    }
+
+    /// A response with one PTR record, whose owner is the root and whose data this is.
+    fn response(data: &[u8]) -> Vec<u8> {
+        let mut message = vec![0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 12, 0, 1, 0, 0, 0, 9];
+        message.extend((data.len() as u16).to_be_bytes());
+        message.extend(data);
+        message
+    }
+
+    #[test]
+    fn names_are_followed_back_and_not_for_ever() {
+        assert_eq!(pointers(&response(b"\x01a\x02bc\0")), Some(vec!["a.bc".to_owned()]));
+        // The first pointer leads to the root at byte 12, each further one to that before it.
+        let chain = |length: u16| {
+            let mut data = vec![0];
+            let links = (0..length).map(|n| if n == 0 { 23 } else { 24 + 2 * (n - 1) });
+            data.extend(links.flat_map(|target| (0xc000 | target).to_be_bytes()));
+            // The record's data is the last of them.
+            let last = data.split_off(data.len() - 2);
+            let mut message =
+                vec![0, 0, 0x84, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 1, 0, 0, 0, 9];
+            message.extend((data.len() as u16).to_be_bytes());
+            message.extend(data);
+            message.extend([0, 0, 12, 0, 1, 0, 0, 0, 9, 0, 2]);
+            message.extend(last);
+            pointers(&message)
+        };
+        assert_eq!(chain(127), Some(vec![String::new()]));
+        assert_eq!(chain(128), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_is_a_fault(
+            message in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(0_u8), Just(1), Just(12), Just(0xc0)], 0..300,
+            ),
+        ) {
+            let _ = pointers(&message);
+            let _ = pointers(&response(&message));
+        }
     }
 }

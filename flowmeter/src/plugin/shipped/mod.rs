@@ -28,6 +28,15 @@ pub use self::wavelet::Wavelet;
 use self::settings::Settings;
 use super::{Plugin as _, Plugins};
 use crate::fields::Added;
+use crate::flow::Own;
+
+/// Adds lists of this length to the values, with −1 where there is none.
+fn push_filled<const N: usize>(lists: [Vec<i64>; N], length: usize, values: &mut Vec<Own>) {
+    values.extend(lists.map(|mut list| {
+        list.resize(length, -1);
+        Own::Integers(list)
+    }));
+}
 
 /// A plugin that comes with the meter, with its settings.
 #[derive(Clone, Debug, PartialEq)]

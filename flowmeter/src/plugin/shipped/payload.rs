@@ -1,10 +1,9 @@
 //! With which bytes does a flow begin?
 
-use std::fmt::Write as _;
-
 use super::settings::{Invalid, Settings};
 use crate::fields::Added;
 use crate::fields::columns::Kind;
+use crate::fields::value::hex;
 use crate::flow::{Flow, Own, Side};
 use crate::plugin::{Packet, Plugin, Standing, column};
 
@@ -39,12 +38,9 @@ impl Payload {
         if payload.is_empty() {
             return;
         }
-        let mut text = String::with_capacity(2 * self.bytes.min(payload.len()));
-        for byte in payload.iter().take(self.bytes) {
-            write!(text, "{byte:02x}").expect("memory takes every write");
-        }
+        let bytes = payload.iter().take(self.bytes);
         found.direction.push(i64::from(packet.direction == Side::Dst2Src));
-        found.bytes.push(text);
+        found.bytes.push(bytes.flat_map(|byte| hex(*byte)).map(char::from).collect());
     }
 }
 

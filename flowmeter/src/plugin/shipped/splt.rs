@@ -2,6 +2,7 @@
 
 use flowmeter_common::packet::Layer;
 
+use super::push_filled;
 use super::settings::{Invalid, Settings};
 use crate::fields::Added;
 use crate::fields::columns::Kind;
@@ -71,9 +72,6 @@ impl Plugin for Splt {
 
     fn on_expire(&mut self, lists: Lists, _: &mut Flow, values: &mut Vec<Own>) {
         let Lists { direction, size, piat_ms } = lists;
-        for mut list in [direction, size, piat_ms] {
-            list.resize(self.length, -1);
-            values.push(Own::Integers(list));
-        }
+        push_filled([direction, size, piat_ms], self.length, values);
     }
 }
