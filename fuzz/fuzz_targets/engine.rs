@@ -50,12 +50,13 @@ fuzz_target!(|data: &[u8]| {
         _ => Reading::Right,
     };
     let timeout = if bit(2) { 0 } else { 1_000 * MILLISECOND };
-    let accounting = choice >> 6;
+    let layers = [Layer::Link, Layer::Ip, Layer::Transport, Layer::Payload];
+    let accounting = layers[usize::from(choice >> 6)];
     let unit = if bit(5) { TimeUnit::Ns } else { TimeUnit::Ms };
     let knobs = Knobs {
         idle_ns: timeout,
         active_ns: timeout * 3,
-        accounting: u32::from(accounting),
+        accounting,
         tick_ns: unit.tick_ns(),
         splt: 20,
         n_dissections: 3,
@@ -63,8 +64,7 @@ fuzz_target!(|data: &[u8]| {
         decode_tunnels: bit(4),
     };
     let options = Options {
-        accounting: [Layer::Link, Layer::Ip, Layer::Transport, Layer::Payload]
-            [usize::from(accounting)],
+        accounting,
         unit,
         statistics: bit(3),
         splt: 10,

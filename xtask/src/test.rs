@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{is_root, say_and_run};
+use crate::run::target_dir;
 use crate::setup::Purpose;
 use crate::sum::Sum;
 use crate::vm::{self, kernels};
@@ -61,6 +62,9 @@ pub fn test(conformance: Option<PathBuf>) -> Result<()> {
     let mut without_ndpi = cargo(&["test", "--package", "flowmeter", "--no-default-features"]);
     without_ndpi.args(["--quiet", "--lib", "dissect::"]);
     check("dissection without nDPI", say_and_run(&mut without_ndpi));
+    // Nobody builds them otherwise until something is to be found.
+    let mut fuzz = cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]);
+    check("fuzz targets", say_and_run(fuzz.env("CARGO_TARGET_DIR", target_dir().join("fuzz"))));
     if is_root() {
         check("verify", verify::verify(Committed::Compare));
     } else {
