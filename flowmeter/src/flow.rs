@@ -176,11 +176,12 @@ impl Flow {
     }
 
     /// The owner of the local end: the initiator's where it is known, else the responder's, and one
-    /// at the other end of the interface's cable only if no other is known. When both ends are on this
-    /// host, both are in [`Self::owners`].
+    /// at the other end of the interface's cable only if no process of this host has sent anything.
+    /// When both ends are on this host, both are in [`Self::owners`].
     pub fn local_owner(&self) -> Option<&Owner> {
         let both = || [&self.owners.src, &self.owners.dst].into_iter().flatten();
-        both().find(|owner| !owner.is_peers).or_else(|| both().next())
+        let is_sender = self.record.directions.iter().any(|d| d.cookie != 0) && !self.is_kernels();
+        both().find(|owner| !owner.is_peers).or_else(|| both().next().filter(|_| !is_sender))
     }
 
     /// The owner of the initiator's end.
@@ -198,18 +199,22 @@ impl Flow {
         if self.local_owner().is_some() {
             return None;
         }
-        let directions = &self.record.directions;
-        if directions.iter().any(|d| d.socketless != 0) {
+        if self.record.directions.iter().any(|d| d.socketless != 0) {
             return Some(Origin::Forwarded);
         }
-        // A socket of no process: the kernel has some for its own answers.
+        Some(if self.is_kernels() { Origin::Kernel } else { Origin::Unknown })
+    }
+
+    /// Whether this host's packets are by a socket of no process: the kernel has some for its own
+    /// answers.
+    fn is_kernels(&self) -> bool {
         let is_answer = |d: &Direction| match self.record.key.protocol {
             protocol::ICMP | protocol::ICMPV6 => true,
-            protocol::TCP => d.tcp_flags & tcp::RST != 0,
+            // A socket that ever was open has sent more than that.
+            protocol::TCP => d.tcp_flags & (tcp::RST | tcp::SYN | tcp::PSH | tcp::FIN) == tcp::RST,
             _ => false,
         };
-        let is_kernels = directions.iter().any(|d| d.cookie != 0 && is_answer(d));
-        Some(if is_kernels { Origin::Kernel } else { Origin::Unknown })
+        self.record.directions.iter().any(|d| d.cookie != 0 && is_answer(d))
     }
 
     /// As [`Sums::totals`].

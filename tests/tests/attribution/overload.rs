@@ -93,3 +93,38 @@ fn an_overload_costs_what_it_hides_and_nothing_after_it() -> Result<()> {
     ensure!(evicted > 0, "{:#}", near.report);
     score(&near, &talkers.truths, Side::Client).check("all along")
 }
+
+/// Sockets that a meter remembers here.
+const FEW: &str = "100";
+
+#[test]
+fn a_forgotten_socket_is_not_the_other_ends() -> Result<()> {
+    if !root::available("a_forgotten_socket_is_not_the_other_ends")? {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let servers = Servers::start(&link.far, "0.0.0.0", 2)?;
+    let near = Meter::start(&link.near, &options(&["--idle-timeout=5", "--max-sockets", FEW]))?;
+    let truths = truths(&link.near.python(SHORT, &["10.9.0.2", PORT, "1000", "0", "4"])?)?;
+    let near = near.stop()?;
+    servers.truths()?;
+    // The other end's processes are known, and none of theirs is one of this end.
+    let clients: HashSet<_> = truths.iter().map(|truth| truth.pid).collect();
+    let (mut right, mut none) = (0, 0);
+    for flow in near.flows.iter().filter(|flow| flow["dst_port"] == SERVED) {
+        match number(flow, "dst_process_pid") {
+            0 => {}
+            server => ensure!(!clients.contains(&server), "{flow:#}"),
+        }
+        match flow["system_process_pid"].as_u64() {
+            Some(pid) => {
+                ensure!(clients.contains(&pid), "{flow:#}");
+                right += 1;
+            }
+            None => none += 1,
+        }
+    }
+    println!("{right} are right, {none} of nobody");
+    ensure!(right > 0 && none > 0 && near.flows.iter().any(|f| !f["dst_process_pid"].is_null()));
+    near.check_balance()
+}
