@@ -100,6 +100,13 @@ pub enum Notice {
         /// Why.
         why: String,
     },
+    /// A model could not be run on some flows, for the first time; their columns of it are null.
+    ModelFails {
+        /// Its file.
+        model: String,
+        /// Why.
+        why: String,
+    },
     /// Packets of captures are older than those before them.
     Late {
         /// How many.
@@ -197,6 +204,11 @@ impl fmt::Display for Notice {
                 f,
                 "rows are lost from now on, as {output} does not take them and its queue is full; \
                  they are counted as `flows_unwritten`"
+            ),
+            Self::ModelFails { model, why } => write!(
+                f,
+                "the model `{model}` cannot be run on some flows, whose columns of it are null; they are \
+                 counted as `model_failures`: {why}"
             ),
             Self::NotReopened { why } => write!(f, "continuing in the old log: {why}"),
             Self::Late { packets, seconds } => write!(

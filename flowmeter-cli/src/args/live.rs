@@ -196,8 +196,9 @@ impl LiveArgs {
         options.plugins = self.meter.plugins();
         options.notices = notices::to_stderr();
         let columns = self.meter.columns(options.columns(), MAX_LIVE_SPLT);
-        let mut log =
-            self.output.log(None, self.output.schema(columns, &options.plugins, secrets)?)?;
+        options.models = self.meter.models(columns, &options.plugins)?;
+        let added = options.plugins.columns().chain(options.models.columns());
+        let mut log = self.output.log(None, self.output.schema(columns, added, secrets)?)?;
         log.queue = queue::Options {
             capacity: (live.output_queue as usize) << 20,
             when_full: live.when_full,

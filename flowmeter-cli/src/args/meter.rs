@@ -6,13 +6,16 @@ use std::time::Duration;
 use clap::{ArgAction, Args, value_parser};
 use flowmeter::dissect::{Containment, User};
 use flowmeter::fields::{self, TimeUnit};
+use flowmeter::model::{Model, Models};
 use flowmeter::plugin::Plugins;
 use flowmeter::plugin::shipped::Shipped;
 use flowmeter_common::knobs::Knobs;
 use flowmeter_common::packet::Layer;
 
 use super::Exit;
+use super::output::with_added;
 use super::values::{choice, nanoseconds, seconds};
+use crate::notices::causes;
 use crate::plan;
 
 /// Options shared by all that meter, with `NFStream`'s names and defaults.
@@ -107,6 +110,22 @@ pub struct MeterArgs {
     #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = str::parse::<Shipped>)]
     plugin: Vec<Shipped>,
 
+    /// Run a model on each flow that has ended: an ONNX file, as scikit-learn, XGBoost and PyTorch are
+    /// exported; may be repeated. Its results are columns that stand behind all others:
+    /// udps.FILE_label, udps.FILE_score_CLASS. See docs/models.md.
+    #[expect(clippy::doc_markdown, reason = "it is printed as it is by --help")]
+    #[arg(long, value_name = "FILE")]
+    model: Vec<PathBuf>,
+
+    /// Columns that the model takes, in its order, separated by commas; with several models once for
+    /// each, in the same order. [default: what the file says, or the names of its inputs]
+    #[arg(long, value_name = "NAMES", requires = "model")]
+    model_features: Vec<String>,
+
+    /// Run models with this library. [default: the system's libonnxruntime.so.1]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    onnxruntime: Option<PathBuf>,
+
     /// Stop after this many flows; 0 for no limit.
     #[arg(long, value_name = "FLOWS", default_value_t = 0, allow_negative_numbers = true)]
     max_nflows: u64,
@@ -159,6 +178,30 @@ impl MeterArgs {
     /// The plugins, in order.
     pub fn plugins(&self) -> Plugins {
         self.plugin.iter().fold(Plugins::default(), |all, plugin| plugin.clone().add_to(all))
+    }
+
+    /// The models, in order. `columns` are those of the flows, but for those of `plugins`.
+    pub fn models(&self, columns: fields::Options, plugins: &Plugins) -> Result<Models, Exit> {
+        let [models, features] = [self.model.len(), self.model_features.len()];
+        if features > 0 && features != models {
+            return Err(Exit::usage(format_args!(
+                "--model-features is given {features} times, --model {models} times; give one for each \
+                 model"
+            )));
+        }
+        if models == 0 {
+            return Ok(Models::default());
+        }
+        let schema = with_added(columns, plugins.columns())?;
+        let mut features = self.model_features.iter();
+        self.model.iter().try_fold(Models::default(), |all, file| {
+            let names = features.next().map_or("", String::as_str).split(',').map(str::trim);
+            let names: Vec<_> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            let model = Model::load(file, &names, &schema, self.onnxruntime.as_deref());
+            let model =
+                model.map_err(|e| Exit::usage(format_args!("--model: {}", causes(&e.into()))))?;
+            Ok(all.with(model))
+        })
     }
 
     /// Whether dissection is to tell all it can.

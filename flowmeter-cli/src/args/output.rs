@@ -7,11 +7,10 @@ use std::sync::Arc;
 use clap::Args;
 use flowmeter::attribution::profile::Secrets;
 use flowmeter::fields::anonymize::Anonymizer;
-use flowmeter::fields::{self, Schema};
+use flowmeter::fields::{self, Added, Schema};
 use flowmeter::format::Kind;
 use flowmeter::output::queue;
 use flowmeter::output::{self, Destination};
-use flowmeter::plugin::Plugins;
 
 use super::Exit;
 use super::values::choice;
@@ -105,15 +104,14 @@ impl OutputArgs {
         }
     }
 
-    /// The columns.
+    /// The columns: `added` are those of plugins and models, in order.
     pub fn schema(
         &self,
         options: fields::Options,
-        plugins: &Plugins,
+        added: impl IntoIterator<Item = Added>,
         secrets: Secrets,
     ) -> Result<Arc<Schema>, Exit> {
-        let added = Schema::new(options).with_added(plugins.columns());
-        let mut schema = added.map_err(|e| Exit::usage(format_args!("--plugin: {e}")))?;
+        let mut schema = with_added(options, added)?;
         if secrets == Secrets::Redacted {
             schema = schema.redact();
         }
@@ -142,4 +140,13 @@ impl OutputArgs {
         }
         Ok(Arc::new(schema))
     }
+}
+
+/// The columns that `options` give, and those of plugins or models.
+pub fn with_added(
+    options: fields::Options,
+    added: impl IntoIterator<Item = Added>,
+) -> Result<Schema, Exit> {
+    let schema = Schema::new(options).with_added(added);
+    schema.map_err(|e| Exit::usage(format_args!("--plugin and --model: {e}")))
 }

@@ -75,8 +75,9 @@ impl ReadArgs {
         options.plugins = self.meter.plugins();
         options.notices = notices::to_stderr();
         let columns = meter.columns(options.columns(), MAX_SEQUENCE);
-        let schema =
-            self.output.schema(columns, &options.plugins, self.output.secrets(Secrets::Shown))?;
+        options.models = meter.models(columns, &options.plugins)?;
+        let added = options.plugins.columns().chain(options.models.columns());
+        let schema = self.output.schema(columns, added, self.output.secrets(Secrets::Shown))?;
         options.needs_ids = schema.is_anonymized("id");
         let log = self.output.log(self.files.first().map(PathBuf::as_path), schema)?;
         if let Some(file) = self.files.iter().find(|file| log.would_overwrite(file)) {

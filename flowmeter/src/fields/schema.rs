@@ -35,11 +35,21 @@ struct Selected {
 enum Source {
     /// From the flow.
     Declared(&'static Column),
-    /// From a plugin: the value of this number in [`Flow::own`].
+    /// From a plugin or a model: the value of this number in [`Flow::own`].
     Added(Arc<Added>, usize),
 }
 
-/// A column that a plugin adds.
+impl Source {
+    #[inline]
+    fn value<'a>(&self, flow: &'a Flow, row: &Row<'a>) -> Value<'a> {
+        match self {
+            Self::Declared(column) => (column.get)(row),
+            Self::Added(_, number) => flow.own.get(*number).map_or(Value::Null, Value::from),
+        }
+    }
+}
+
+/// A column that a plugin or a model adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Added {
     /// Its name in every output, `udps.` included.
@@ -86,8 +96,8 @@ pub enum UnknownColumn {
     /// The column is selected already.
     #[error("column `{0}` is named twice")]
     Twice(String),
-    /// Two plugins have a column of this name.
-    #[error("two plugins give a column `{0}`; use each plugin once")]
+    /// Two plugins or models have a column of this name.
+    #[error("two plugins or models give a column `{0}`; use each once")]
     Given(String),
 }
 
@@ -131,12 +141,22 @@ impl Schema {
             }
             let Some(selected) = self.columns.iter().find(|selected| selected.name() == name)
             else {
-                let condition = find(name)?.group.condition();
-                return Err(UnknownColumn::Absent { name: name.to_owned(), condition });
+                return Err(Self::missing(name));
             };
             columns.push(selected.clone());
         }
         Ok(Self { columns, ..self })
+    }
+
+    /// Why no column has this name.
+    pub(crate) fn missing(name: &str) -> UnknownColumn {
+        match find(name) {
+            Ok(column) => {
+                let condition = column.group.condition();
+                UnknownColumn::Absent { name: name.to_owned(), condition }
+            }
+            Err(unknown) => unknown,
+        }
     }
 
     /// The columns with these names get digests for values. One that is not part of this run is no
@@ -197,12 +217,24 @@ impl Schema {
 
     /// Hands the value of one column to `visit`, as metered: not hidden, nothing redacted.
     pub fn value(&self, flow: &Flow, place: usize, visit: impl FnOnce(&Value<'_>)) {
-        match self.columns.get(place).map(|selected| &selected.source) {
-            Some(Source::Declared(column)) => visit(&(column.get)(&Row::new(flow, &self.options))),
-            Some(Source::Added(_, number)) => {
-                visit(&flow.own.get(*number).map_or(Value::Null, Value::from));
-            }
-            None => {}
+        if let Some(selected) = self.columns.get(place) {
+            visit(&selected.source.value(flow, &Row::new(flow, &self.options)));
+        }
+    }
+
+    /// The type of the column at a place, and its group if it is no plugin's.
+    pub(crate) fn kind(&self, place: usize) -> Option<(Kind, Option<columns::Group>)> {
+        self.columns.get(place).map(|selected| match &selected.source {
+            Source::Declared(column) => (column.kind, Some(column.group)),
+            Source::Added(added, _) => (added.kind, None),
+        })
+    }
+
+    /// Hands the values of the columns at these places to `visit`, as metered.
+    pub(crate) fn values(&self, flow: &Flow, places: &[usize], mut visit: impl FnMut(&Value<'_>)) {
+        let row = Row::new(flow, &self.options);
+        for selected in places.iter().filter_map(|place| self.columns.get(*place)) {
+            visit(&selected.source.value(flow, &row));
         }
     }
 
@@ -210,10 +242,7 @@ impl Schema {
     pub fn visit(&self, flow: &Flow, mut visit: impl FnMut(&Value<'_>)) {
         let row = Row::new(flow, &self.options);
         for Selected { source, is_url, anonymous } in &self.columns {
-            let mut value = match source {
-                Source::Declared(column) => (column.get)(&row),
-                Source::Added(_, number) => flow.own.get(*number).map_or(Value::Null, Value::from),
-            };
+            let mut value = source.value(flow, &row);
             let redacted;
             if let Some(count) = &self.redacted
                 && *is_url

@@ -116,6 +116,7 @@ pub const FIGURES: &[Figure] = &[
     figure("packets_refused", Count, Number, OfRead(|r| r.packets_refused as i64), "Packets that were not dissected, because their headers lie about their length"),
     figure("dissector_crashes", Count, Number, Run(|r| r.dissector_crashes as i64), "Dissecting processes that died, and were replaced"),
     figure("dissector_hangs", Count, Number, Run(|r| r.dissector_hangs as i64), "Dissecting processes that were stopped, took too long or answered nonsense, and were replaced"),
+    figure("model_failures", Count, Number, Run(|r| r.model_failures as i64), "Flows that a model could not be run on, for each model. Its columns are null"),
     figure("urls_redacted", Count, Number, Run(|r| r.urls_redacted as i64), "URLs in which `--redact` found secrets. Secrets in arguments are counted in `processes`"),
     figure("clock_step_ns", Gauge, Ns, OfLive(|l| l.clock_step_ns), "By how much the wall clock has been stepped since the start. Flows keep the time that they began with"),
 

@@ -33,6 +33,8 @@ pub struct Report {
     pub given: Sum,
     /// What the outputs have done with them. The first is the log.
     pub outputs: Vec<(String, Counts)>,
+    /// Flows that a model could not be run on, for each model.
+    pub model_failures: u64,
     /// URLs in which secrets were redacted.
     pub urls_redacted: u64,
     /// Dissecting processes that ended by themselves.
@@ -189,6 +191,7 @@ mod example {
             undissected: Sum::default(),
             given,
             outputs: Vec::new(),
+            model_failures: 0,
             urls_redacted: 0,
             dissector_crashes: 0,
             dissector_hangs: 0,

@@ -23,6 +23,7 @@ use crate::attribution::Peers;
 use crate::capture::kernel::{self, Interface, Kernel, SocketHook};
 use crate::collector::kernel::{Collector, Observer};
 use crate::flow::Flow;
+use crate::model::{self, Models, Scorer};
 use crate::notice::{Notice, Notices};
 use crate::output;
 use crate::report::{self, Of, Report};
@@ -44,6 +45,9 @@ pub enum Error {
     /// Dissector or attribution.
     #[error(transparent)]
     Annotate(#[from] annotator::Error),
+    /// A model.
+    #[error(transparent)]
+    Model(#[from] model::Error),
     /// The thread of an output.
     #[error("failed to start a thread for an output")]
     Thread(#[source] std::io::Error),
@@ -228,6 +232,9 @@ impl Gone {
 struct Stages {
     annotator: Annotator,
     plugged: Option<Plugged>,
+    models: Models,
+    /// None without models.
+    scorer: Option<Scorer<()>>,
     interfaces: Vec<Arc<str>>,
     outlets: Outlets,
     ledger: Ledger,
@@ -267,11 +274,16 @@ impl Stages {
         let ring =
             if hooks_work(kernel, &options.notices) { Some(kernel.owner_ring()?) } else { None };
         let settled = kernel.settled_flows()?;
+        let LiveOptions { models, plugins, notices, .. } = options;
+        let start = || models.start(plugins.columns().count(), notices);
+        let scorer = (!models.is_empty()).then(start).transpose()?.map(Scorer::new);
         Ok(Self {
             annotator: Annotator::start(options, ring, settled, peers, kernel.clock())?,
             plugged: Plugged::start(options),
+            models: models.clone(),
+            scorer,
             interfaces: kernel.interfaces.iter().map(|i| Arc::clone(&i.name)).collect(),
-            outlets: Outlets::queued(outlets, control, &options.notices).map_err(Error::Thread)?,
+            outlets: Outlets::queued(outlets, control, notices).map_err(Error::Thread)?,
             ledger: Ledger::new(options.max_nflows),
             redacted,
         })
@@ -283,6 +295,7 @@ impl Stages {
         while let Some(flow) = self.annotator.complete(longest) {
             self.write(flow);
         }
+        self.score();
         Ok(self.outlets.look()?)
     }
 
@@ -301,6 +314,25 @@ impl Stages {
         if let Some(plugged) = &mut self.plugged {
             plugged.expired(&mut flow);
         }
+        match &mut self.scorer {
+            None => self.give(flow),
+            Some(scorer) => {
+                if scorer.add((), flow) {
+                    self.score();
+                }
+            }
+        }
+    }
+
+    /// Runs the models on the flows that wait for them, and gives these to the outputs.
+    fn score(&mut self) {
+        let Some(scorer) = &mut self.scorer else { return };
+        for ((), flow) in scorer.scored() {
+            self.give(flow);
+        }
+    }
+
+    fn give(&mut self, mut flow: Flow) {
         if let Some(number) = self.ledger.number(flow.record.packets()) {
             flow.id = number;
             self.outlets.flow(flow);
@@ -323,6 +355,7 @@ impl Stages {
             undissected: self.annotator.waiting(),
             given: self.ledger.given,
             outputs: self.outlets.counts(),
+            model_failures: self.models.failures(),
             urls_redacted: (self.redacted)(),
             dissector_crashes,
             dissector_hangs,

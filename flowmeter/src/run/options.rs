@@ -11,6 +11,7 @@ use crate::capture::kernel::{self, Direction, Ingress};
 use crate::collector::pcap::Reading;
 use crate::dissect::Containment;
 use crate::fields;
+use crate::model::Models;
 use crate::notice::Notices;
 use crate::plugin::Plugins;
 
@@ -39,6 +40,8 @@ pub struct LiveOptions {
     pub max_nflows: Option<u64>,
     /// What else is found out about flows. With any, the kernel forwards the bytes of every packet.
     pub plugins: Plugins,
+    /// What is made of flows when they have ended.
+    pub models: Models,
     /// How often a report goes to the outputs, as a record.
     pub records: Option<Duration>,
     /// How often sockets are looked up, if flows are to be attributed to processes.
@@ -75,6 +78,7 @@ impl LiveOptions {
             promiscuous: true,
             max_nflows: None,
             plugins: Plugins::default(),
+            models: Models::default(),
             records: None,
             visibility: Some(Duration::from_millis(100)),
             max_sockets: 262_144,
@@ -86,7 +90,7 @@ impl LiveOptions {
         }
     }
 
-    /// The columns that flows metered so have, but for those of plugins.
+    /// The columns that flows metered so have, but for those of plugins and models.
     pub fn columns(&self) -> fields::Options {
         fields::Options {
             details: self.details,
@@ -141,6 +145,8 @@ pub struct ReadOptions {
     pub max_nflows: Option<u64>,
     /// What else is found out about flows.
     pub plugins: Plugins,
+    /// What is made of flows when they have ended.
+    pub models: Models,
     /// Where notices go.
     pub notices: Notices,
 }
@@ -160,11 +166,12 @@ impl ReadOptions {
             details: false,
             max_nflows: None,
             plugins: Plugins::default(),
+            models: Models::default(),
             notices: Notices::none(),
         }
     }
 
-    /// The columns that flows metered so have, but for those of plugins.
+    /// The columns that flows metered so have, but for those of plugins and models.
     pub fn columns(&self) -> fields::Options {
         let splt = self.knobs.splt;
         let as_flowcontainer = self.reading == Reading::Flowcontainer;

@@ -28,6 +28,7 @@ use crate::collector::pcap::{
 use crate::dissect;
 use crate::dissect::place::Places;
 use crate::flow::Flow;
+use crate::model::{self, Scorer};
 use crate::notice::Notice;
 use crate::output;
 use crate::plugin::{Event, Hooks};
@@ -50,6 +51,9 @@ pub enum Error {
     /// The filter.
     #[error("invalid filter expression: {0}")]
     Filter(#[from] Invalid),
+    /// A model.
+    #[error(transparent)]
+    Model(#[from] model::Error),
     /// A worker.
     #[error("failed to start a worker thread")]
     Thread(#[source] std::io::Error),
@@ -173,6 +177,7 @@ impl Read {
             undissected: output::Sum::default(),
             given: ledger.given,
             outputs: outlets.counts(),
+            model_failures: self.inputs.options.models.failures(),
             urls_redacted: (self.redacted)(),
             dissector_crashes: count(&losses.crashes),
             dissector_hangs: count(&losses.hangs),
@@ -240,7 +245,7 @@ impl Inputs {
                 Seen::Drained => {}
             }
             // Those that wait for their verdicts will be written too.
-            !stages.out.is_done(stages.line.waiting())
+            !stages.out.is_done(stages.waiting())
         })?;
         collector.finish(&mut stages);
         stages.settle();
@@ -326,6 +331,8 @@ pub(super) trait Takes {
 pub(super) struct Stages<T, H: Hooks> {
     pub line: Line<H::Kept>,
     hooks: H,
+    /// None without models.
+    scorer: Option<Scorer<Rank>>,
     /// flowcontainer has no flows without payload.
     wants_payload: bool,
     pub out: T,
@@ -338,22 +345,49 @@ impl<T: Takes, H: Hooks> Stages<T, H> {
         places: &Places,
         hooks: H,
         out: T,
-    ) -> Result<Self, dissect::Error> {
+    ) -> Result<Self, Error> {
         let line = Line::new(options, share, places)?;
-        Ok(Self { line, hooks, wants_payload: options.reading == Reading::Flowcontainer, out })
+        let ReadOptions { models, plugins, notices, .. } = options;
+        let start = || models.start(plugins.columns().count(), notices);
+        let scorer = (!models.is_empty()).then(start).transpose()?.map(Scorer::new);
+        let wants_payload = options.reading == Reading::Flowcontainer;
+        Ok(Self { line, hooks, scorer, wants_payload, out })
     }
 
     /// Waits for the verdicts of all flows that ended, and hands the flows on.
     pub fn settle(&mut self) {
         self.line.settle();
         self.hand_on();
+        self.score();
     }
 
+    /// Hands on the flows that have their verdicts, but for those that wait for models.
     pub fn hand_on(&mut self) {
         while let Some((rank, mut flow, own)) = self.line.next() {
             self.hooks.expired(own, &mut flow);
+            match &mut self.scorer {
+                None => self.out.flow(rank, flow),
+                Some(scorer) => {
+                    if scorer.add(rank, flow) {
+                        self.score();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the models on the flows that wait for them, and hands these on.
+    pub fn score(&mut self) {
+        let Some(scorer) = &mut self.scorer else { return };
+        for (rank, flow) in scorer.scored() {
             self.out.flow(rank, flow);
         }
+    }
+
+    /// How many flows wait, for verdicts or models.
+    #[inline]
+    fn waiting(&self) -> u64 {
+        self.line.waiting() + self.scorer.as_ref().map_or(0, Scorer::waiting)
     }
 }
 

@@ -144,6 +144,8 @@ fn work(
         }
         // Verdicts may have come with any packet.
         stages.hand_on();
+        // What is said to have been sent has been.
+        stages.score();
         if let Some((found, _)) = batch.found.last() {
             // Even if there are no rows: while this worker says nothing, those of the others must
             // wait, then the others themselves, then the reader, and this worker for the reader.
