@@ -30,6 +30,17 @@ SLOTS = (
     + "_C udps system_process_pid system_process_name system_browser_tab".split()
 )
 
+# Exporters iterate over it, as over NFStream's.
+NFlow.__slots__ = tuple(SLOTS)
+
+
+def _dir(flow):
+    """What a notebook completes: the class has no attribute for what its flows have."""
+    return [*object.__dir__(flow), *(name for name in SLOTS if hasattr(flow, name))]
+
+
+NFlow.__dir__ = _dir
+
 #: A packet: what ``on_init`` and ``on_update`` get. Times are in ms since the epoch, sizes in bytes.
 nf_packet = namedtuple(
     "NFPacket",
