@@ -211,6 +211,11 @@ class NFStreamer:
     def _is_live(self):
         return isinstance(self.source, str) and not os.path.isfile(self.source)
 
+    def _needs_python(self):
+        """Whether rows are not as the engine writes them."""
+        is_derived = type(self).__iter__ is not NFStreamer.__iter__
+        return bool(self.udps) or self._is_live() or is_derived
+
     def _options(self):
         is_live = self._is_live()
         if is_live and self.bpf_filter is not None:
@@ -260,7 +265,7 @@ class NFStreamer:
         path = self._csv_path() if path is None else os.fspath(path)
         self._check_not_source(path)
         hidden = _names(columns_to_anonymize)
-        if flows_per_file == 0 and not self.udps and not self._is_live():
+        if flows_per_file == 0 and not self._needs_python():
             return _engine.csv_file(self._options(), path, hidden)
         return _write(self, path, hidden, flows_per_file, rotate_files)
 
@@ -279,7 +284,7 @@ class NFStreamer:
         import pandas
 
         hidden = _names(columns_to_anonymize)
-        if self.udps or self._is_live():
+        if self._needs_python():
             table = io.StringIO()
             flows = _rows(self, hidden, lambda: table)
             text = table.getvalue().encode()
