@@ -6,6 +6,13 @@ import pandas as pd
 
 import nfstream
 
+
+class Peer(nfstream.NFPlugin):
+    def on_init(self, packet, flow):
+        flow.udps.peer = packet.dst_ip
+        flow.udps.user = "root" if packet.dst_port == 80 else None
+
+
 hidden = ["src_ip", "dst_ip", "src_mac", "dst_mac"]
 streamer = nfstream.NFStreamer(sys.argv[1], n_dissections=0, n_meters=1)
 df = streamer.to_pandas(columns_to_anonymize=hidden)
@@ -20,3 +27,8 @@ again = pd.read_csv("hidden.csv")
 assert not set(again.src_ip) & set(df.src_ip), "each call has its own key"
 again[hidden] = again[hidden].apply(lambda column: pd.factorize(column)[0])
 again.to_csv("hidden.csv", index=False)
+
+streamer.udps = Peer()
+df = streamer.to_pandas(columns_to_anonymize=("dst_ip", "udps.peer", "udps.user"))
+assert df["udps.peer"].equals(df.dst_ip.rename("udps.peer"))
+print(pd.factorize(df["udps.peer"])[0].tolist(), pd.factorize(df["udps.user"])[0].tolist())

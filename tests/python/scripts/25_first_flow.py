@@ -16,8 +16,8 @@ while True:
         count += 1
     except StopIteration:
         break
-print(count, type(flow).__name__)
-for call in (lambda: next(streamer), lambda: len(streamer), lambda: first["src_ip"], lambda: first.items_no):
+print(count, type(flow).__name__, "src_ip" in dir(flow))
+for call in (lambda: next(streamer), lambda: len(streamer), lambda: first["src_ip"], lambda: first.no_such):
     try:
         call()
     except (TypeError, AttributeError) as error:

@@ -6,7 +6,7 @@ from nfstream import NFStreamer
 
 streamer = NFStreamer(source=sys.argv[1], max_nflows=20, n_dissections=0, n_meters=1)
 sample = streamer.to_pandas()
-print(len(sample), streamer.max_nflows, streamer.idle_timeout, streamer.n_dissections)
+print(len(sample), streamer.idle_timeout, streamer.active_timeout, streamer.n_dissections)
 print(sample.to_csv())
 NFStreamer(sys.argv[1], max_nflows=1, n_dissections=0, n_meters=1).to_csv("one.csv")
 found = []
