@@ -14,22 +14,58 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString};
 
-/// The columns of a run, by their names.
+/// The attributes that flows of a run can have, by their names.
 pub struct Shape {
     schema: Schema,
+    /// In order: the columns of the run, and NFStream's others where they would stand.
+    slots: Vec<Slot>,
     places: HashMap<String, usize>,
+}
+
+/// An attribute.
+struct Slot {
+    name: String,
+    /// Its column, if the run has it. The others are there when they have been set.
+    column: Option<usize>,
 }
 
 impl Shape {
     /// Of flows with these columns.
     pub fn new(schema: Schema) -> Self {
-        let places = schema.names().enumerate().map(|(i, name)| (name.to_owned(), i)).collect();
-        Self { schema, places }
+        let slot =
+            |(column, name): (usize, &str)| Slot { name: name.to_owned(), column: Some(column) };
+        let mut slots: Vec<_> = schema.names().enumerate().map(slot).collect();
+        let mut next = 0;
+        for name in every_column().names() {
+            if let Some(place) = slots.iter().position(|slot| slot.name == name) {
+                next = place + 1;
+            } else {
+                slots.insert(next, Slot { name: name.to_owned(), column: None });
+                next += 1;
+            }
+        }
+        let places = slots.iter().enumerate().map(|(i, slot)| (slot.name.clone(), i)).collect();
+        Self { schema, slots, places }
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.schema.names()
+        self.slots.iter().map(|slot| slot.name.as_str())
     }
+
+    fn column(&self, place: usize) -> Option<usize> {
+        self.slots.get(place)?.column
+    }
+}
+
+/// NFStream's columns.
+fn every_column() -> Schema {
+    Schema::new(flowmeter::fields::Options {
+        statistics: true,
+        splt: 1,
+        visibility: true,
+        extras: false,
+        ..flowmeter::fields::Options::DEFAULT
+    })
 }
 
 /// A flow: NFStream's `NFlow`.
@@ -38,14 +74,14 @@ pub struct NFlow {
     shape: Arc<Shape>,
     /// As metered.
     pub flow: Flow,
-    /// What was set, by the place of its column; none if it was deleted.
+    /// What was set, by its place; none if it was deleted.
     overlay: HashMap<usize, Option<Py<PyAny>>>,
     /// What plugins keep of it, if there are any.
     udps: Option<Py<PyAny>>,
 }
 
 /// Attributes that the next packet does not write anew.
-const LASTING: [&str; 12] = [
+const LASTING: [&str; 15] = [
     "expiration_id",
     "src_ip",
     "src_mac",
@@ -58,9 +94,15 @@ const LASTING: [&str; 12] = [
     "protocol",
     "ip_version",
     "vlan_id",
+    "tunnel_id",
+    "bidirectional_first_seen_ms",
+    "src2dst_first_seen_ms",
 ];
 
 const UDPS: &str = "udps";
+
+/// The first attribute behind those of plugins.
+const PROCESS: &str = "system_process_pid";
 
 impl NFlow {
     /// A flow as metered.
@@ -76,41 +118,65 @@ impl NFlow {
         }
         let places = &self.shape.places;
         let lasting: Vec<_> = LASTING.iter().filter_map(|name| places.get(*name)).collect();
-        let is_outdated =
-            |place: &usize, value: &mut Option<_>| value.is_some() && !lasting.contains(&place);
+        let is_outdated = |place: &usize, value: &mut Option<_>| {
+            value.is_some() && !lasting.contains(&place) && self.shape.column(*place).is_some()
+        };
         self.overlay.extract_if(is_outdated).filter_map(|(_, value)| value).collect()
+    }
+
+    /// Whether nothing was set or deleted.
+    pub fn is_as_metered(&self) -> bool {
+        self.overlay.is_empty()
+    }
+
+    /// What was set of an attribute.
+    pub fn set(&self, py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
+        let set = self.overlay.get(self.shape.places.get(name)?)?.as_ref();
+        set.map(|value| value.clone_ref(py))
     }
 
     /// Whether a plugin has set `expiration_id` to −1.
     pub fn wants_end(&self, py: Python<'_>) -> bool {
-        let place = self.shape.places.get("expiration_id");
-        let set = place.and_then(|place| self.overlay.get(place)).and_then(Option::as_ref);
+        let set = self.set(py, "expiration_id");
         set.and_then(|value| value.extract::<i64>(py).ok()) == Some(-1)
     }
 
-    /// The value of the column at a place; none if it was deleted.
+    /// The value at a place; none if it was deleted, or never there.
     fn value<'py>(&self, py: Python<'py>, place: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
         if !self.overlay.is_empty()
             && let Some(set) = self.overlay.get(&place)
         {
             return Ok(set.as_ref().map(|value| value.bind(py).clone()));
         }
+        let Some(column) = self.shape.column(place) else { return Ok(None) };
         let mut object = Ok(py.None().into_bound(py));
-        self.shape.schema.value(&self.flow, place, |value| object = to_python(py, value));
+        self.shape.schema.value(&self.flow, column, |value| object = to_python(py, value));
         object.map(Some)
     }
 
-    /// Names and values of what is there, those of plugins last.
+    /// Names and values of what is there, those of plugins before the process.
     fn items<'py>(
         &self,
         py: Python<'py>,
         mut see: impl FnMut(Bound<'py, PyString>, Bound<'py, PyAny>) -> PyResult<()>,
     ) -> PyResult<()> {
         for (place, name) in self.shape.names().enumerate() {
+            if name == PROCESS {
+                self.own_items(py, &mut see)?;
+            }
             if let Some(value) = self.value(py, place)? {
                 see(PyString::new(py, name), value)?;
             }
         }
+        Ok(())
+    }
+
+    /// Names and values of plugins.
+    fn own_items<'py>(
+        &self,
+        py: Python<'py>,
+        mut see: impl FnMut(Bound<'py, PyString>, Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<()> {
         if let Some(udps) = &self.udps {
             let own = udps.bind(py).getattr("__dict__")?.cast_into::<PyDict>()?;
             for (name, value) in own {
@@ -166,8 +232,10 @@ impl NFlow {
             Some(flow.udps.take().ok_or_else(|| Self::missing(name))?)
         } else {
             let place = *flow.shape.places.get(name).ok_or_else(|| Self::missing(name))?;
+            let is_metered = flow.shape.column(place).is_some();
             match flow.overlay.insert(place, None) {
                 Some(None) => return Err(Self::missing(name)),
+                None if !is_metered => return Err(Self::missing(name)),
                 before => before.flatten(),
             }
         };
@@ -245,15 +313,8 @@ pub fn restore(values: &Bound<'_, PyDict>, udps: Option<Py<PyAny>>) -> PyResult<
     use flowmeter_common::lifetime::EndReason;
     use flowmeter_common::record::Record;
 
-    // All columns of NFStream's, as any of them may be among the values.
-    let all = flowmeter::fields::Options {
-        statistics: true,
-        splt: 1,
-        visibility: true,
-        extras: false,
-        ..flowmeter::fields::Options::DEFAULT
-    };
-    let shape = Arc::new(Shape::new(Schema::new(all)));
+    // Any of NFStream's may be among the values.
+    let shape = Arc::new(Shape::new(every_column()));
     let flow = Flow::new(EndReason::Idle, Record::default(), Vec::new());
     let mut restored = NFlow::new(&shape, flow, udps);
     for (name, place) in &shape.places {

@@ -8,11 +8,11 @@ use flowmeter_common::knobs::MILLISECOND;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-/// The texts of a flow's end, made once.
+/// The texts of a flow's end, made once, or what plugins have set in their place.
 pub struct EndTexts {
-    ip: Py<PyString>,
-    mac: Py<PyString>,
-    oui: Py<PyString>,
+    ip: Py<PyAny>,
+    mac: Py<PyAny>,
+    oui: Py<PyAny>,
 }
 
 impl EndTexts {
@@ -22,13 +22,23 @@ impl EndTexts {
         let text = |value: Value<'_>| {
             let mut text = Vec::new();
             value.push_text(&mut text);
-            PyString::new(py, &String::from_utf8_lossy(&text)).unbind()
+            PyString::new(py, &String::from_utf8_lossy(&text)).into_any().unbind()
         };
         Self {
             ip: text(Value::Ip(end.ip)),
             mac: text(Value::Mac(end.mac)),
             oui: text(Value::Oui([a, b, c])),
         }
+    }
+
+    /// Takes what was set of `ip`, `mac` and `oui`. Gives what was there before.
+    pub fn replace(&mut self, set: impl Fn(&str) -> Option<Py<PyAny>>) -> Vec<Py<PyAny>> {
+        let parts = [(&mut self.ip, "ip"), (&mut self.mac, "mac"), (&mut self.oui, "oui")];
+        let replaced = parts.into_iter().filter_map(|(part, name)| {
+            let new = set(name)?;
+            Some(std::mem::replace(part, new))
+        });
+        replaced.collect()
     }
 }
 
@@ -57,7 +67,7 @@ impl Maker {
         let (from, to) = if is_back { (dst, src) } else { (src, dst) };
         let headers = packet.headers;
         let flag = |bit: u8| int(py, u64::from(headers.tcp_flags >> bit & 1));
-        let text = |text: &Py<PyString>| text.bind(py).clone().into_any();
+        let text = |text: &Py<PyAny>| text.bind(py).clone();
         let size = |layer| int(py, u64::from(packet.size(layer)));
         let fields = [
             int(py, packet.time_ns / MILLISECOND),

@@ -113,13 +113,24 @@ impl PythonPlugins {
         })))
     }
 
-    /// Ends the flow if a plugin has said so.
-    fn end_if_asked(&self, py: Python<'_>, flow: &Py<NFlow>, standing: &mut Standing<'_>) {
-        match flow.try_borrow(py) {
-            Ok(flow) if flow.wants_end(py) => standing.end(),
-            Ok(_) => {}
-            Err(e) => self.0.outcome.fail(e.into()),
-        }
+    /// Does what plugins have asked for by setting attributes: ends the flow, and has its packets show
+    /// other addresses.
+    fn obey(&self, py: Python<'_>, watched: &mut Watched, standing: &mut Standing<'_>) {
+        let outdated: Vec<_> = match watched.flow.try_borrow(py) {
+            Ok(flow) if flow.is_as_metered() => return,
+            Ok(flow) => {
+                if flow.wants_end(py) {
+                    standing.end();
+                }
+                let sides = watched.ends.iter_mut().zip(["src", "dst"]);
+                let replaced = sides
+                    .map(|(end, side)| end.replace(|part| flow.set(py, &format!("{side}_{part}"))));
+                replaced.flatten().collect()
+            }
+            Err(e) => return self.0.outcome.fail(e.into()),
+        };
+        // Nobody has the flow by now: what is dropped may run code that looks at it.
+        drop(outdated);
     }
 
     /// Calls a method of each, with the arguments; what one raises ends the run.
@@ -188,8 +199,9 @@ impl Plugin for PythonPlugins {
             let ends = ends.map(|end| EndTexts::new(py, &end));
             let make = || shared.packets.packet(py, packet, &ends).map(Some);
             self.call(py, "on_init", |methods| methods.on_init.as_ref(), make, &flow);
-            self.end_if_asked(py, &flow, standing);
-            Some(Watched { flow, ends, packets_in_lists: standing.splt.len() })
+            let mut watched = Watched { flow, ends, packets_in_lists: standing.splt.len() };
+            self.obey(py, &mut watched, standing);
+            Some(watched)
         })
     }
 
@@ -221,7 +233,7 @@ impl Plugin for PythonPlugins {
             drop(outdated);
             let make = || shared.packets.packet(py, packet, &watched.ends).map(Some);
             self.call(py, "on_update", |methods| methods.on_update.as_ref(), make, &watched.flow);
-            self.end_if_asked(py, &watched.flow, standing);
+            self.obey(py, watched, standing);
         });
     }
 
