@@ -27,6 +27,7 @@ PLUGINS = {
     "splt": plugins.SPLT,
     "dhcp": plugins.DHCP,
     "mdns": plugins.MDNS,
+    "ja4": plugins.JA4,
     "wavelet": WFPlugin,
 }
 

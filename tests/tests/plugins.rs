@@ -229,6 +229,9 @@ fn cases() -> Result<Vec<Case>> {
     for capture in peculiar("m")? {
         cases.push(Case::new("mdns", &none, "", &capture, &none));
     }
+    for capture in peculiar("j")? {
+        cases.push(Case::new("ja4", &none, "", &capture, &none));
+    }
     for capture in peculiar("s")? {
         for options in [none.clone(), json!({"idle_timeout": 1})] {
             for limit in [1, 3] {
@@ -266,6 +269,7 @@ fn cases() -> Result<Vec<Case>> {
         }
     }
     for (plugin, names) in [
+        ("ja4", ["443-git.pcap", "no_sni.pcap", "steam.pcap", "tls_alert.pcap", "trickbot.pcap"]),
         ("dhcp", ["dhcp.pcap", "1kxun.pcap", "zoom.pcap", "capwap.pcap", "iphone.pcap"]),
         ("mdns", ["mdns.pcap", "iphone.pcap", "skype.pcap", "wa_voice.pcap", "wechat.pcap"]),
     ] {

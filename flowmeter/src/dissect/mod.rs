@@ -11,7 +11,7 @@ pub mod details;
 pub mod dissector;
 pub mod flow;
 mod headers;
-mod hello;
+pub(crate) mod hello;
 #[cfg_attr(not(feature = "ndpi"), path = "ports.rs")]
 pub mod ndpi;
 pub mod place;

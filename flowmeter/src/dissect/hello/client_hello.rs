@@ -154,7 +154,7 @@ fn numbers(list: &[u8]) -> Vec<u16> {
 }
 
 /// RFC 8701, section 2: `0x?A?A`, with the same digit twice.
-fn is_grease(number: u16) -> bool {
+pub(crate) fn is_grease(number: u16) -> bool {
     let [high, low] = number.to_be_bytes();
     high == low && low & 0x0f == 0x0a
 }

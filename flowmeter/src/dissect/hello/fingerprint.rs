@@ -122,7 +122,7 @@ fn ends(protocol: &[u8]) -> (char, char) {
     (digit(first >> 4), digit(last & 0x0f))
 }
 
-fn hex_list(numbers: &[u16]) -> String {
+pub(crate) fn hex_list(numbers: &[u16]) -> String {
     let mut text = String::with_capacity(numbers.len() * 5);
     for (index, number) in numbers.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
@@ -132,7 +132,7 @@ fn hex_list(numbers: &[u16]) -> String {
 }
 
 /// Twelve digits of the text's SHA-256; zeros if there is nothing in the list it is of.
-fn digest(list: &[u16], text: &str) -> String {
+pub(crate) fn digest(list: &[u16], text: &str) -> String {
     if list.is_empty() {
         return "000000000000".into();
     }
@@ -155,7 +155,7 @@ fn decimal_list<N: ToString>(numbers: &[N]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join("-")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

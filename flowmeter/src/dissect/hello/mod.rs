@@ -18,7 +18,9 @@ mod tcp;
 mod tests;
 
 pub use client_hello::Carrier;
+pub(crate) use client_hello::is_grease;
 pub use fingerprint::Fingerprint;
+pub(crate) use fingerprint::{digest, hex, hex_list};
 
 use super::headers::Transport;
 use client_hello::ClientHello;

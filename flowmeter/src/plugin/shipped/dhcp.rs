@@ -13,14 +13,20 @@ use crate::plugin::{Packet, Plugin, Standing, column};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dhcp;
 
-/// What was said so far.
-#[derive(Debug, Default)]
-pub struct Said {
-    told: Told,
-    address: Option<String>,
-    kind: Option<&'static str>,
-    oui: Option<String>,
+/// What a message changes of what is known of its flow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// New values of columns, by the columns' names behind `udps.`.
+    pub values: Vec<(&'static str, Own)>,
+    /// The message's type, 1 to 8; none if it has none. The flow's first one is its type.
+    pub kind: Option<u8>,
+    /// The flow ends with the message, whoever has sent it.
+    pub ends: bool,
 }
+
+/// The values so far, in the order of [`COLUMNS`].
+#[derive(Debug, Default)]
+pub struct Said([Own; 10]);
 
 /// What options say.
 #[derive(Debug, Default)]
@@ -35,6 +41,25 @@ struct Told {
     options: Vec<i64>,
 }
 
+const COLUMNS: [(&str, Kind, &str, &str); 10] = [
+    ("dhcp_12", Kind::Text, "", "host name (option 12), of the last message that has one"),
+    ("dhcp_50", Kind::Text, "", "address that the last REQUEST asks for (option 50)"),
+    (
+        "dhcp_55",
+        Kind::Text,
+        "",
+        "parameters that the last REQUEST asks for (option 55), by their numbers",
+    ),
+    ("dhcp_57", Kind::Unsigned, "bytes", "largest message (option 57)"),
+    ("dhcp_60", Kind::Text, "", "vendor class (option 60)"),
+    ("dhcp_77", Kind::Text, "", "user class (option 77)"),
+    ("dhcp_options", Kind::List, "", "numbers of all options of the last REQUEST, in order"),
+    ("dhcp_addr", Kind::Text, "", "address that the client says it has in a REQUEST"),
+    (TYPE, Kind::Text, "", "type of the first message; 0 if it has none"),
+    ("dhcp_oui", Kind::Text, "", "vendor's half of the client's MAC address in a REQUEST"),
+];
+
+const TYPE: &str = "dhcp_msg_type";
 const PORT: u16 = 67;
 /// Where the options are, behind the magic cookie.
 const OPTIONS: usize = 240;
@@ -58,44 +83,68 @@ const KINDS: [&str; 8] = [
 ];
 
 impl Dhcp {
+    /// Reads the message in an IPv4 packet to port 67. None if there is none that `NFStream` reads.
+    pub fn changes(ip: &[u8]) -> Option<Changes> {
+        let payload = payload(ip).ok()??;
+        let (kind, told) = read(payload.get(OPTIONS..)?)?;
+        let is_request = kind == Some(REQUEST);
+        if is_request && payload[2] != 6 {
+            return None;
+        }
+        let mut values = Vec::new();
+        let mut set = |name, value: Option<Own>| values.extend(value.map(|value| (name, value)));
+        set("dhcp_12", told.host_name.map(Own::Text));
+        set("dhcp_57", told.max_size.map(Own::U64));
+        set("dhcp_60", told.vendor_class.map(Own::Text));
+        set("dhcp_77", told.user_class.map(Own::Text));
+        if is_request {
+            let text = |text: Option<String>| Some(text.map_or(Own::Null, Own::Text));
+            set("dhcp_50", text(told.requested_address));
+            set("dhcp_55", text(told.parameters));
+            set("dhcp_options", Some(Own::Integers(told.options)));
+            let [a, b, c] = [payload[28], payload[29], payload[30]];
+            set("dhcp_oui", Some(Own::Text(format!("{a:02x}:{b:02x}:{c:02x}"))));
+            let client = Ipv4Addr::new(payload[12], payload[13], payload[14], payload[15]);
+            set("dhcp_addr", (!client.is_unspecified()).then(|| Own::Text(client.to_string())));
+        }
+        let ends = matches!(kind, Some(ACK | NAK | INFORM | DECLINE));
+        Some(Changes { values, kind, ends })
+    }
+
     fn look(said: &mut Said, packet: &Packet<'_>, flow: &mut Standing<'_>) {
         if flow.sums.dst().port != PORT {
             return;
         }
-        let Some(payload) = payload(packet.ip).filter(|payload| payload.len() >= OPTIONS) else {
-            return;
-        };
-        let Some((kind, told)) = read(&payload[OPTIONS..]) else { return };
-        let is_request = kind == Some(REQUEST);
-        if is_request && payload[2] != 6 {
-            return;
+        let Some(changes) = Self::changes(packet.ip) else { return };
+        for (name, value) in changes.values {
+            said.set(name, value);
         }
-        let set = |to: &mut Option<String>, from: Option<String>| {
-            if from.is_some() {
-                *to = from;
-            }
-        };
-        let before = &mut said.told;
-        set(&mut before.host_name, told.host_name);
-        set(&mut before.vendor_class, told.vendor_class);
-        set(&mut before.user_class, told.user_class);
-        before.max_size = told.max_size.or(before.max_size);
-        if is_request {
-            before.options = told.options;
-            before.parameters = told.parameters;
-            before.requested_address = told.requested_address;
-            let [a, b, c] = [payload[28], payload[29], payload[30]];
-            said.oui = Some(format!("{a:02x}:{b:02x}:{c:02x}"));
-            let client = Ipv4Addr::new(payload[12], payload[13], payload[14], payload[15]);
-            if !client.is_unspecified() {
-                said.address = Some(client.to_string());
-            }
+        if said.get(TYPE) == Some(&Own::Null) {
+            let kind = changes.kind.and_then(name).unwrap_or("0");
+            said.set(TYPE, Own::Text(kind.to_owned()));
         }
-        let is_last = matches!(kind, Some(ACK | NAK | INFORM | DECLINE));
-        if is_last || flow.sums.src().ip.is_unspecified() && flow.sums.0.key.ip_version == 4 {
+        if changes.ends || flow.sums.src().ip.is_unspecified() && flow.sums.0.key.ip_version == 4 {
             flow.end();
         }
-        said.kind.get_or_insert_with(|| kind.and_then(name).unwrap_or("0"));
+    }
+}
+
+impl Said {
+    fn new() -> Self {
+        let mut said = Self::default();
+        said.set("dhcp_options", Own::Integers(Vec::new()));
+        said
+    }
+
+    fn get(&self, name: &str) -> Option<&Own> {
+        self.0.get(COLUMNS.iter().position(|column| column.0 == name)?)
+    }
+
+    fn set(&mut self, name: &str, value: Own) {
+        let place = COLUMNS.iter().position(|column| column.0 == name);
+        if let Some(slot) = place.and_then(|place| self.0.get_mut(place)) {
+            *slot = value;
+        }
     }
 }
 
@@ -163,31 +212,11 @@ impl Plugin for Dhcp {
     type State = Box<Said>;
 
     fn columns(&self) -> Vec<Added> {
-        let text = |name, doc: &str| column(name, Kind::Text, "", doc);
-        vec![
-            text("dhcp_12", "host name (option 12), of the last message that has one"),
-            text("dhcp_50", "address that the last REQUEST asks for (option 50)"),
-            text(
-                "dhcp_55",
-                "parameters that the last REQUEST asks for (option 55), by their numbers",
-            ),
-            column("dhcp_57", Kind::Unsigned, "bytes", "largest message (option 57)"),
-            text("dhcp_60", "vendor class (option 60)"),
-            text("dhcp_77", "user class (option 77)"),
-            column(
-                "dhcp_options",
-                Kind::List,
-                "",
-                "numbers of all options of the last REQUEST, in order",
-            ),
-            text("dhcp_addr", "address that the client says it has in a REQUEST"),
-            text("dhcp_msg_type", "type of the first message; 0 if it has none"),
-            text("dhcp_oui", "vendor's half of the client's MAC address in a REQUEST"),
-        ]
+        COLUMNS.map(|(name, kind, unit, doc)| column(name, kind, unit, doc)).into()
     }
 
     fn on_init(&mut self, packet: &Packet<'_>, flow: &mut Standing<'_>) -> Box<Said> {
-        let mut said = Box::default();
+        let mut said = Box::new(Said::new());
         Self::look(&mut said, packet, flow);
         said
     }
@@ -197,20 +226,7 @@ impl Plugin for Dhcp {
     }
 
     fn on_expire(&mut self, said: Box<Said>, _: &mut Flow, values: &mut Vec<Own>) {
-        let text = |text: Option<String>| text.map_or(Own::Null, Own::Text);
-        let told = said.told;
-        values.extend([
-            text(told.host_name),
-            text(told.requested_address),
-            text(told.parameters),
-            told.max_size.map_or(Own::Null, Own::U64),
-            text(told.vendor_class),
-            text(told.user_class),
-            Own::Integers(told.options),
-            text(said.address),
-            text(said.kind.map(str::to_owned)),
-            text(said.oui),
-        ]);
+        values.extend(said.0);
     }
 }
 

@@ -32,6 +32,15 @@ const WORDS: &[(&str, &str)] = &[
          is ignored as a whole. `--group l7-extended` reads more.",
     ),
     (
+        "ja4",
+        "Fingerprints of TLS in flows over TCP and IPv4 whose first packet opens the connection: NFStream's \
+         JA4. As there, a hello is read from one packet only, and a server's that cannot be read has the \
+         client's forgotten. Of unusual hellos the fingerprints differ from JA4's specification as NFStream's \
+         do: GREASE next to GREASE, versions before TLS 1.0, protocols that are not ASCII, extensions that \
+         are there twice. `--group l7-extended` has a `ja4` that follows the specification, also of hellos in \
+         several packets.",
+    ),
+    (
         "wavelet",
         "Features of the stationary Haar transform of the IP bytes over time: NFStream's WFPlugin. Each \
          direction is a series of 2^`levels` sums over `active_timeout` seconds, the flow's first packet \

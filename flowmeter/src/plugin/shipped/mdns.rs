@@ -17,18 +17,24 @@ pub struct Mdns;
 
 const PORT: u16 = 5353;
 
-/// Names of a flow that are kept, so that nobody fills the memory with them.
-const MOST: usize = 256;
-
 impl Mdns {
+    /// Names of a flow that are kept, so that nobody fills the memory with them.
+    pub const MOST: usize = 256;
+
+    /// The names in an IPv4 packet to port 5353, in order, some of them perhaps twice. None if there is
+    /// no message that `NFStream` reads. Instead of commas they have spaces.
+    pub fn names(ip: &[u8]) -> Vec<String> {
+        let message = payload(ip).ok().flatten();
+        let found = message.and_then(|message| Reader { message, at: 0 }.pointers());
+        found.unwrap_or_default().into_iter().map(|name| name.replace(',', " ")).collect()
+    }
+
     fn look(names: &mut Vec<String>, packet: &Packet<'_>, flow: &Standing<'_>) {
-        if flow.sums.dst().port != PORT || names.len() >= MOST {
+        if flow.sums.dst().port != PORT || names.len() >= Self::MOST {
             return;
         }
-        let found = payload(packet.ip).and_then(|message| Reader { message, at: 0 }.pointers());
-        for name in found.unwrap_or_default() {
-            let name = name.replace(',', " ");
-            if names.len() < MOST && !names.contains(&name) {
+        for name in Self::names(packet.ip) {
+            if names.len() < Self::MOST && !names.contains(&name) {
                 names.push(name);
             }
         }

@@ -5,6 +5,7 @@
 
 mod dhcp;
 mod headers;
+mod ja4;
 pub mod list;
 mod mdns;
 mod nfstream;
@@ -16,9 +17,11 @@ mod wavelet;
 
 use std::str::FromStr;
 
-pub use self::dhcp::Dhcp;
+pub use self::dhcp::{Changes, Dhcp};
 pub use self::headers::Headers;
+pub use self::ja4::{Hello, Ja4};
 pub use self::mdns::Mdns;
+pub use self::nfstream::Unreadable;
 pub use self::payload::Payload;
 pub use self::settings::Invalid;
 pub use self::slicer::Slicer;
@@ -49,6 +52,8 @@ pub enum Shipped {
     Dhcp(Dhcp),
     /// `mdns`.
     Mdns(Mdns),
+    /// `ja4`.
+    Ja4(Ja4),
     /// `wavelet`.
     Wavelet(Wavelet),
     /// `payload`.
@@ -63,6 +68,7 @@ const USAGES: &[&str] = &[
     "splt:length=N,accounting_mode=MODE",
     "dhcp",
     "mdns",
+    "ja4",
     "wavelet:active_timeout=SECS,levels=N",
     "payload:packets=N,bytes=N",
     "headers:packets=N",
@@ -79,6 +85,7 @@ impl FromStr for Shipped {
             "splt" => Self::Splt(Splt::from_settings(&mut settings)?),
             "dhcp" => Self::Dhcp(Dhcp),
             "mdns" => Self::Mdns(Mdns),
+            "ja4" => Self::Ja4(Ja4),
             "wavelet" => Self::Wavelet(Wavelet::from_settings(&mut settings)?),
             "payload" => Self::Payload(Payload::from_settings(&mut settings)?),
             "headers" => Self::Headers(Headers::from_settings(&mut settings)?),
@@ -102,6 +109,7 @@ impl Shipped {
             Self::Splt(plugin) => plugins.with(plugin),
             Self::Dhcp(plugin) => plugins.with(plugin),
             Self::Mdns(plugin) => plugins.with(plugin),
+            Self::Ja4(plugin) => plugins.with(plugin),
             Self::Wavelet(plugin) => plugins.with(plugin),
             Self::Payload(plugin) => plugins.with(plugin),
             Self::Headers(plugin) => plugins.with(plugin),
@@ -115,6 +123,7 @@ impl Shipped {
             Self::Splt(plugin) => plugin.columns(),
             Self::Dhcp(plugin) => plugin.columns(),
             Self::Mdns(plugin) => plugin.columns(),
+            Self::Ja4(plugin) => plugin.columns(),
             Self::Wavelet(plugin) => plugin.columns(),
             Self::Payload(plugin) => plugin.columns(),
             Self::Headers(plugin) => plugin.columns(),
@@ -146,7 +155,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         assert_eq!(
             error("x"),
-            "no plugin is named `x`; there are slicer, splt, dhcp, mdns, wavelet, payload, headers"
+            "no plugin is named `x`; there are slicer, splt, dhcp, mdns, ja4, wavelet, payload, headers"
         );
         assert_eq!(
             error("splt:lenght=3"),

@@ -53,18 +53,16 @@ impl Wavelet {
         (place < self.places() as f64).then_some(place as u32)
     }
 
-    /// p, u, σ and S of each row of a series' transform.
-    fn features(self, series: &[(u32, f64)]) -> Vec<Own> {
-        let mut x = vec![0.0; self.places()];
-        for (place, bytes) in series {
-            if let Some(sum) = x.get_mut(*place as usize) {
-                *sum += bytes;
-            }
+    /// Of a direction's series, each row of its transform's p, then u, σ and S: 4 × (`levels` + 1)
+    /// numbers. None if the series is not 2^`levels` long, or there are no levels.
+    pub fn features(series: Vec<f64>, levels: u32) -> Option<Vec<f64>> {
+        if levels == 0 || 1_usize.checked_shl(levels) != Some(series.len()) {
+            return None;
         }
-        let rows = transform(x, self.levels);
+        let n = series.len() as f64;
+        let rows = transform(series, levels);
         let energies: Vec<f64> = rows.iter().map(|row| row.iter().map(|c| c * c).sum()).collect();
         let all: f64 = energies.iter().sum();
-        let n = self.places() as f64;
         let each = rows.iter().zip(&energies);
         let shares = energies.iter().map(|energy| energy / (all + NEAR_ZERO));
         let sizes = rows.iter().map(|row| row.iter().map(|c| c.abs()).sum::<f64>() / n);
@@ -82,7 +80,18 @@ impl Wavelet {
                 .sum();
             -(sum + 0.0)
         });
-        shares.chain(sizes).chain(deviations).chain(entropies).map(Own::F64).collect()
+        Some(shares.chain(sizes).chain(deviations).chain(entropies).collect())
+    }
+
+    /// A direction's features.
+    fn of_side(self, side: &[(u32, f64)]) -> Vec<f64> {
+        let mut series = vec![0.0; self.places()];
+        for (place, bytes) in side {
+            if let Some(sum) = series.get_mut(*place as usize) {
+                *sum += bytes;
+            }
+        }
+        Self::features(series, self.levels).unwrap_or_default()
     }
 }
 
@@ -149,7 +158,7 @@ impl Plugin for Wavelet {
 
     fn on_expire(&mut self, series: Box<Series>, _: &mut Flow, values: &mut Vec<Own>) {
         for side in &series.sides {
-            values.extend(self.features(side));
+            values.extend(self.of_side(side).into_iter().map(Own::F64));
         }
     }
 }
@@ -161,11 +170,7 @@ mod tests {
     #[test]
     fn features_of_two_series() {
         let wavelet = Wavelet { active_timeout: 10, levels: 2 };
-        let features = |series: &[(u32, f64)]| -> Vec<f64> {
-            let of = |own| if let Own::F64(x) = own { x } else { f64::NAN };
-            wavelet.features(series).into_iter().map(of).collect()
-        };
-        let got = features(&[(0, 40.0), (1, 127.0), (3, 1_028.0)]);
+        let got = wavelet.of_side(&[(0, 40.0), (1, 127.0), (3, 1_028.0)]);
         let wanted = [
             0.436_74,
             0.248_766,
@@ -183,9 +188,11 @@ mod tests {
         for (got, wanted) in got.iter().zip(wanted) {
             assert!((got - wanted).abs() < 2e-6, "{got} is not {wanted}");
         }
-        let empty = features(&[]);
+        let empty = wavelet.of_side(&[]);
         assert!(empty.iter().all(|x| *x == 0.0));
         assert!(empty[9..].iter().all(|x| x.is_sign_negative()), "as NFStream has it");
+        assert_eq!(Wavelet::features(vec![0.0; 3], 2), None);
+        assert_eq!(Wavelet::features(vec![0.0; 1], 0), None);
     }
 
     #[test]
