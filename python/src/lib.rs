@@ -9,6 +9,7 @@ mod options;
 mod packet;
 mod plugins;
 mod run;
+mod shipped;
 mod table;
 
 use pyo3::prelude::*;
@@ -20,6 +21,8 @@ mod _engine {
     use super::flow::{NFlow, restore};
     #[pymodule_export]
     use super::run::{Run, meter};
+    #[pymodule_export]
+    use super::shipped::{dhcp_changes, ja4_client, ja4_server, mdns_add, wavelet_features};
     #[pymodule_export]
     use super::table::{csv_file, csv_text, filter_error};
 }

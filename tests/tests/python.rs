@@ -94,6 +94,36 @@ fn flows_and_calls_are_nfstreams() -> Result<()> {
     run("flows_and_calls_are_nfstreams", "same.py", &captures)
 }
 
+/// Captures in which TLS, or what looks like it, begins with a SYN.
+const TLS: [&str; 17] = [
+    "1kxun.pcap",
+    "443-git.pcap",
+    "android.pcap",
+    "dns_dot.pcap",
+    "encrypted_sni.pcap",
+    "ja3_lots_of_cipher_suites.pcap",
+    "long_tls_certificate.pcap",
+    "no_sni.pcap",
+    "ssl-cert-name-mismatch.pcap",
+    "steam.pcap",
+    "tls-esni-fuzzed.pcap",
+    "tls-rdn-extract.pcap",
+    "tls_alert.pcap",
+    "tls_certificate_too_long.pcap",
+    "tls_long_cert.pcap",
+    "tls_verylong_certificate.pcap",
+    "trickbot.pcap",
+];
+
+#[test]
+fn the_shipped_classes_are_nfstreams() -> Result<()> {
+    const TEST: &str = "the_shipped_classes_are_nfstreams";
+    let mut captures = captures()?;
+    let more = conformance(TEST)?.unwrap_or_default();
+    captures.extend(more.into_iter().filter(|path| TLS.iter().any(|name| path.ends_with(name))));
+    run(TEST, "classes.py", &captures)
+}
+
 #[test]
 fn scripts_of_users_give_the_same_rows() -> Result<()> {
     const TEST: &str = "scripts_of_users_give_the_same_rows";
