@@ -12,13 +12,16 @@ use crate::command::{find, output, say_and_run};
 use crate::root;
 
 /// The targets.
-const TARGETS: [&str; 3] = ["capture", "parse", "engine"];
+const TARGETS: [&str; 4] = ["capture", "parse", "engine", "plugins"];
 
 /// Larger captures make poor seeds: one input is one run.
 const LARGEST_SEED: u64 = 64 * 1024;
 
-/// Frames of a capture that become seeds of the parser.
+/// Frames of a capture that become seeds of the parser, and of plugins.
 const FRAMES: usize = 8;
+
+/// Bytes before an Ethernet frame's packet.
+const ETHERNET: usize = 14;
 
 /// Link types by their numbers in the parser's target.
 const LINKS: [u32; 16] = [1, 0, 9, 12, 14, 50, 101, 104, 105, 108, 113, 127, 228, 229, 276, 147];
@@ -34,6 +37,7 @@ pub fn fuzz(target: Option<&str>, minutes: u64, captures: Option<PathBuf>) -> Re
         say_and_run(Command::new("cargo").args(["install", "cargo-fuzz", "--locked"]))?;
     }
     let beside = root().join("../shared/conformance");
+    seed(&root().join("tests/captures/plugins"))?;
     if let Some(folder) = captures.or_else(|| beside.is_dir().then_some(beside)) {
         seed(&folder)?;
     }
@@ -76,8 +80,13 @@ fn seed(folder: &Path) -> Result<()> {
         number += 1;
         let with_choice = [&[(number * 37) as u8][..], &bytes].concat();
         std::fs::write(corpus.join("engine").join(&name), with_choice)?;
+        let for_plugins = [&[number as u8 & 0x7f][..], &bytes].concat();
+        std::fs::write(corpus.join("plugins").join(&name), for_plugins)?;
         for (i, frame) in frames(&bytes).into_iter().take(FRAMES).enumerate() {
-            std::fs::write(corpus.join("parse").join(format!("{name}-{i}")), frame)?;
+            let packet = frame.get(2 + ETHERNET..).unwrap_or_default();
+            let name = format!("{name}-{i}");
+            std::fs::write(corpus.join("plugins").join(&name), [&[0x80][..], packet].concat())?;
+            std::fs::write(corpus.join("parse").join(name), frame)?;
         }
     }
     eprintln!("xtask: {number} captures are seeds");
