@@ -70,6 +70,24 @@ impl Selected {
         }
     }
 
+    /// The type of what is written.
+    fn kind(&self) -> Kind {
+        match &self.source {
+            _ if self.anonymous => Kind::Text,
+            Source::Declared(column) => column.kind,
+            Source::Added(added, _) => added.kind,
+        }
+    }
+
+    /// The unit of what is written; empty without.
+    fn unit(&self) -> &'static str {
+        match &self.source {
+            _ if self.anonymous => "",
+            Source::Declared(column) => column.unit,
+            Source::Added(added, _) => added.unit,
+        }
+    }
+
     /// The column, if it is no plugin's.
     fn declared(&self) -> Option<&'static Column> {
         match self.source {
@@ -208,6 +226,11 @@ impl Schema {
     /// The names of the columns, in order.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.columns.iter().map(Selected::name)
+    }
+
+    /// Types and units of the columns' values, in order: of digests those of texts.
+    pub fn kinds(&self) -> impl ExactSizeIterator<Item = (Kind, &'static str)> {
+        self.columns.iter().map(|selected| (selected.kind(), selected.unit()))
     }
 
     /// Whether the column with this name is part of this run and gets digests for values.

@@ -5,7 +5,7 @@
 
 use flowmeter_common::splt::Slot;
 
-use super::value::push_integer;
+use super::value::{Value, push_integer};
 
 /// A sequence of a flow's packets.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,10 +45,8 @@ pub enum Packets {
 }
 
 impl Sequence<'_> {
-    /// Appends the sequence, as JSON and Python write lists.
-    pub fn push(self, out: &mut Vec<u8>, comma: &[u8]) {
-        out.push(b'[');
-        let inside = out.len();
+    /// Hands the values to `visit`: integers, or times as [`Value::Seconds`].
+    pub fn values(self, mut visit: impl FnMut(Value<'static>)) {
         let mut left = self.limit;
         for slot in self.slots.iter().take_while(|slot| slot.repeat > 0) {
             let count = slot.repeat.min(left);
@@ -57,26 +55,40 @@ impl Sequence<'_> {
                 continue;
             }
             for _ in 0..count {
-                self.push_one(out, slot);
-                out.extend_from_slice(comma);
+                visit(self.value(slot));
             }
         }
+    }
+
+    fn value(self, slot: &Slot) -> Value<'static> {
+        let length = match self.measure {
+            Measure::IpLength => slot.ip_bytes,
+            Measure::PayloadLength => slot.payload_bytes,
+            Measure::Time => return Value::Seconds(slot.time_ns),
+        };
+        let is_negative = (slot.direction() == 1) != self.is_reversed;
+        let length = i64::from(length) + self.extra;
+        Value::I64(if is_negative { -length } else { length })
+    }
+
+    /// Appends the sequence, as JSON and Python write lists.
+    pub fn push(self, out: &mut Vec<u8>, comma: &[u8]) {
+        out.push(b'[');
+        let inside = out.len();
+        self.values(|value| {
+            value.push_json(out);
+            out.extend_from_slice(comma);
+        });
         if out.len() > inside {
             out.truncate(out.len() - comma.len());
         }
         out.push(b']');
     }
+}
 
-    fn push_one(self, out: &mut Vec<u8>, slot: &Slot) {
-        let length = match self.measure {
-            Measure::IpLength => slot.ip_bytes,
-            Measure::PayloadLength => slot.payload_bytes,
-            Measure::Time => return push_seconds(out, slot.time_ns),
-        };
-        let is_negative = (slot.direction() == 1) != self.is_reversed;
-        let length = i64::from(length) + self.extra;
-        push_integer(out, if is_negative { -length } else { length });
-    }
+/// A time in ns as seconds, rounded as a number of 53 bits is.
+pub fn seconds(ns: u64) -> f64 {
+    (ns / 1_000_000_000) as f64 + (ns % 1_000_000_000) as f64 / 1e9
 }
 
 /// Appends a time in ns as seconds, exactly.

@@ -2,6 +2,8 @@
 //!
 //! A format knows the columns, and nothing of where its rows go.
 
+#[cfg(feature = "arrow")]
+pub mod arrow;
 mod csv;
 mod json;
 

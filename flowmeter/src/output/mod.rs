@@ -5,6 +5,8 @@
 mod batch;
 mod files;
 mod lines;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod queue;
 mod target;
 
