@@ -4,9 +4,13 @@
 written for NFStream 6.6.0 needs.
 """
 
-from . import flow, plugin, plugins, streamer
-from .plugin import NFPlugin
-from .streamer import NFStreamer
+from . import flow as flow
+from . import plugin as plugin
+from . import plugins as plugins
+from . import streamer as streamer
+from ._engine import Table as Table
+from .plugin import NFPlugin as NFPlugin
+from .streamer import NFStreamer as NFStreamer
 
 __version__ = "0.1.0"
 __author__ = "The flowmeter authors"

@@ -1,6 +1,6 @@
 """What a flow and a packet are."""
 
-from collections import namedtuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._engine import NFlow
 
@@ -41,15 +41,47 @@ def _dir(flow):
 
 NFlow.__dir__ = _dir
 
-#: A packet: what ``on_init`` and ``on_update`` get. Times are in ms since the epoch, sizes in bytes.
-nf_packet = namedtuple(
-    "NFPacket",
-    "time delta_time direction raw_size ip_size transport_size payload_size src_ip src_mac src_oui "
-    "dst_ip dst_mac dst_oui src_port dst_port protocol vlan_id ip_version ip_packet "
-    + " ".join(_FLAGS)
-    + " tunnel_id",
-)
+class NFPacket(NamedTuple):
+    """A packet: what ``on_init`` and ``on_update`` get."""
+
+    time: int  #: ms since the epoch
+    delta_time: int  #: ms since the flow's packet before; 0 for its first
+    direction: int  #: 0 from the initiator, 1 from the responder
+    raw_size: int  #: bytes of the frame
+    ip_size: int  #: bytes of the IP packet
+    transport_size: int  #: bytes behind the IP header
+    payload_size: int  #: bytes of the payload
+    src_ip: str  #: of this packet, as are the others
+    src_mac: str
+    src_oui: str
+    dst_ip: str
+    dst_mac: str
+    dst_oui: str
+    src_port: int
+    dst_port: int
+    protocol: int  #: of IP
+    vlan_id: int  #: 0 for none
+    ip_version: int  #: 4 or 6
+    ip_packet: bytes  #: from the IP header to the end of the captured frame, padding included
+    syn: int  #: 0 or 1, as are the other flags
+    cwr: int
+    ece: int
+    urg: int
+    ack: int
+    psh: int
+    rst: int
+    fin: int
+    tunnel_id: int  #: what tunnel was decoded; 0 for none
+
+
+#: As NFStream names it.
+nf_packet = NFPacket
 
 
 class UDPS:
     """What plugins keep of a flow: any attributes."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...

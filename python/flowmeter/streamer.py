@@ -1,41 +1,27 @@
 """Where flows come from."""
 
 import atexit
-import csv
-import io
+import contextlib
 import json
 import os
-import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
-from . import _engine
+from . import _engine, options, performance, tables
+from .flow import NFlow
 from .plugin import NFPlugin
 
-#: What an integer parameter may be, with the text that its error says.
-_RANGES = {
-    "idle_timeout": (0, (2**64 - 1) // 1000, "seconds"),
-    "active_timeout": (0, (2**64 - 1) // 1000, "seconds"),
-    "accounting_mode": (0, 3, "0 the frame, 1 IP, 2 transport, 3 the payload"),
-    "snapshot_length": (1, 2**31 - 1, "bytes"),
-    "socket_buffer_size": (0, 2**31 - 1, "bytes"),
-    "n_dissections": (0, 255, "packets"),
-    "splt_analysis": (0, 65535, "packets"),
-    "n_meters": (0, 2**16 - 1, "meters"),
-    "max_nflows": (0, 2**64 - 1, "flows"),
-    "performance_report": (0, 2**32 - 1, "seconds"),
-    "system_visibility_mode": (0, 1, "1 to name processes"),
-    "system_visibility_poll_ms": (0, 2**32 - 1, "ms"),
-}
+if TYPE_CHECKING:
+    import pandas
+    import polars
 
-#: Packets in the lists of an interface's flows.
-_MOST_LIVE_SPLT = 255
+_Path = Union[str, "os.PathLike[str]"]
+_Names = Union[str, Iterable[str]]
 
-_BOOLEANS = ("decode_tunnels", "promiscuous_mode", "statistical_analysis")
-
-
-#: Runs that go on. They are ended before the interpreter is, whose threads cannot end later.
-_RUNS = weakref.WeakSet()
+#: Runs that go on, with the identity of their streamers. They are ended before the interpreter is, whose
+#: threads cannot end later.
+_RUNS: "weakref.WeakKeyDictionary[_engine.Run, int]" = weakref.WeakKeyDictionary()
 
 
 @atexit.register
@@ -48,83 +34,7 @@ def _close_runs():
             pass
 
 
-def _checked_range(name):
-    least, most, unit = _RANGES[name]
-
-    def check(value):
-        if not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(
-                f"{name} must be an integer from {least} to {most} ({unit}), not {value!r}."
-            )
-        return int(value)
-
-    return check
-
-
-def _checked_boolean(name):
-    def check(value):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, not {value!r}.")
-        return value
-
-    return check
-
-
-def _checked_filter(value):
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"bpf_filter must be a string or None, not {value!r}.")
-    return value
-
-
-def _checked_udps(value):
-    if value is None:
-        return ()
-    if isinstance(value, NFPlugin):
-        return (value,)
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-        value = value if hasattr(value, "__len__") else tuple(value)
-        if all(isinstance(plugin, NFPlugin) for plugin in value):
-            return value
-    raise ValueError("udps must be an NFPlugin, or a sequence of NFPlugins.")
-
-
-def _checked_source(value):
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("source is an empty list; it must name at least one capture.")
-        for place, path in enumerate(value):
-            if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
-                raise ValueError(f"source[{place}] must be an existing capture, not {path!r}.")
-            value[place] = os.fspath(path)
-        return value
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str):
-        if os.path.isfile(value) or value in _interfaces():
-            return value
-    raise ValueError(f"source must be an existing capture or an interface, not {value!r}.")
-
-
-def _interfaces():
-    try:
-        return os.listdir("/sys/class/net")
-    except OSError:
-        return []
-
-
-def _parameter(name, check):
-    """A parameter that is checked whenever it is set."""
-    place = f"_{name}"
-
-    def get(self):
-        return getattr(self, place)
-
-    def set_(self, value):
-        setattr(self, place, check(value))
-
-    return property(get, set_)
-
-
+@options.checked
 class NFStreamer:
     """The flows of captures or of an interface: each iteration meters anew.
 
@@ -153,33 +63,60 @@ class NFStreamer:
     max_nflows
         End after this many flows; 0 for all.
     performance_report
-        Accepted; the balance is in `stats` at the end. What is missing or lost is said as a warning.
+        Print what an interface's meter has counted every so many seconds, as a line of JSON; 0 for never.
+        The whole is in ``stats`` at the end; what is missing or lost is said as a warning.
     system_visibility_mode, system_visibility_poll_ms
         Name the processes of an interface's flows.
+
+    What NFStream has not is given by keyword:
+
+    time_unit
+        The unit in which times between packets are measured: ``"ms"``, ``"us"`` or ``"ns"``. They are
+        always in ms: with a finer unit, floats.
+    sequences
+        Lists of the lengths and times of so many packets; True for 65535, live 255.
+    group
+        Groups of columns beside NFStream's, which flows have as attributes too: ``"record"``,
+        ``"times"``, ``"layers"``, ``"headers"``, ``"fingerprints"``, ``"l7-extended"``, ``"owners"``,
+        ``"marks"``.
+    compat
+        ``"nfstream"``, or None for our own rules where they differ; then captures are metered by
+        several threads.
+    direction
+        Of an interface's packets, which are metered: ``"both"``, ``"ingress"`` or ``"egress"``.
+    raise_on_damage
+        A capture that is damaged or cut off behind its first packets is a ValueError, not a warning.
     """
 
     def __init__(
         self,
-        source=None,
-        decode_tunnels=True,
-        bpf_filter=None,
-        promiscuous_mode=True,
-        snapshot_length=1536,
-        socket_buffer_size=0,
-        idle_timeout=120,
-        active_timeout=1800,
-        accounting_mode=0,
-        udps=None,
-        n_dissections=20,
-        statistical_analysis=False,
-        splt_analysis=0,
-        n_meters=0,
-        max_nflows=0,
-        performance_report=0,
-        system_visibility_mode=0,
-        system_visibility_poll_ms=100,
-    ):
-        self.source = source
+        source: Union[_Path, list, tuple, None] = None,
+        decode_tunnels: bool = True,
+        bpf_filter: Optional[str] = None,
+        promiscuous_mode: bool = True,
+        snapshot_length: int = 1536,
+        socket_buffer_size: int = 0,
+        idle_timeout: int = 120,
+        active_timeout: int = 1800,
+        accounting_mode: int = 0,
+        udps: Union[NFPlugin, Iterable[NFPlugin], None] = None,
+        n_dissections: int = 20,
+        statistical_analysis: bool = False,
+        splt_analysis: int = 0,
+        n_meters: int = 0,
+        max_nflows: int = 0,
+        performance_report: int = 0,
+        system_visibility_mode: int = 0,
+        system_visibility_poll_ms: int = 100,
+        *,
+        time_unit: Literal["ms", "us", "ns"] = "ms",
+        sequences: Union[bool, int] = 0,
+        group: _Names = (),
+        compat: Optional[Literal["nfstream"]] = "nfstream",
+        direction: Literal["both", "ingress", "egress"] = "both",
+        raise_on_damage: bool = False,
+    ) -> None:
+        self.source: Any = source
         self.decode_tunnels = decode_tunnels
         self.bpf_filter = bpf_filter
         self.promiscuous_mode = promiscuous_mode
@@ -188,7 +125,7 @@ class NFStreamer:
         self.idle_timeout = idle_timeout
         self.active_timeout = active_timeout
         self.accounting_mode = accounting_mode
-        self.udps = udps
+        self.udps: Any = udps
         self.n_dissections = n_dissections
         self.statistical_analysis = statistical_analysis
         self.splt_analysis = splt_analysis
@@ -197,77 +134,119 @@ class NFStreamer:
         self.performance_report = performance_report
         self.system_visibility_mode = system_visibility_mode
         self.system_visibility_poll_ms = system_visibility_poll_ms
-        self._report = None
-
-    source = _parameter("source", _checked_source)
-    bpf_filter = _parameter("bpf_filter", _checked_filter)
-    udps = _parameter("udps", _checked_udps)
+        self.time_unit = time_unit
+        self.sequences = sequences
+        self.group = group
+        self.compat = compat
+        self.direction = direction
+        self.raise_on_damage = raise_on_damage
+        self._report: Optional[str] = None
 
     @property
-    def stats(self):
+    def stats(self) -> Optional[dict[str, Any]]:
         """What the last iteration has counted; None before its end."""
         return None if self._report is None else json.loads(self._report)
 
-    def _is_live(self):
-        return isinstance(self.source, str) and not os.path.isfile(self.source)
-
-    def _needs_python(self):
+    def _needs_python(self) -> bool:
         """Whether rows are not as the engine writes them."""
         is_derived = type(self).__iter__ is not NFStreamer.__iter__
-        return bool(self.udps) or self._is_live() or is_derived
+        return bool(self.udps) or options.is_live(self) or is_derived
 
-    def _options(self):
-        is_live = self._is_live()
-        if is_live and self.bpf_filter is not None:
-            raise ValueError("bpf_filter is for captures; the meter of an interface has none.")
-        if is_live and self.splt_analysis > _MOST_LIVE_SPLT:
-            raise ValueError(
-                f"splt_analysis is at most {_MOST_LIVE_SPLT} for an interface: the kernel keeps the lists."
-            )
-        if self.bpf_filter is not None:
-            error = _engine.filter_error(self.bpf_filter)
-            if error is not None:
-                raise ValueError(f"bpf_filter {self.bpf_filter!r} cannot be compiled: {error}")
-        files = [] if is_live else self.source
-        return {
-            "files": [files] if isinstance(files, str) else files,
-            "interface": self.source if is_live else None,
-            "decode_tunnels": self.decode_tunnels,
-            "bpf_filter": self.bpf_filter,
-            "promiscuous_mode": self.promiscuous_mode,
-            "snapshot_length": min(self.snapshot_length, 65535),
-            "idle_timeout": self.idle_timeout,
-            "active_timeout": self.active_timeout,
-            "accounting_mode": self.accounting_mode,
-            "n_dissections": self.n_dissections,
-            "statistical_analysis": self.statistical_analysis,
-            "splt_analysis": self.splt_analysis,
-            "n_meters": self.n_meters,
-            "max_nflows": self.max_nflows,
-            "system_visibility_mode": is_live and bool(self.system_visibility_mode),
-            "system_visibility_poll_ms": self.system_visibility_poll_ms,
-        }
-
-    def __iter__(self):
-        run = _engine.meter(self._options(), list(self.udps))
-        _RUNS.add(run)
+    def __iter__(self) -> Iterator[NFlow]:
+        run = _engine.meter(options.of(self), list(self.udps))
+        _RUNS[run] = id(self)
+        is_reported = self.performance_report and options.is_live(self)
+        reported = performance.reported(run, self.performance_report)
         try:
-            yield from run
+            with reported if is_reported else contextlib.nullcontext():
+                yield from run
         finally:
             run.close()
             self._report = run.report
 
-    def to_csv(self, path=None, columns_to_anonymize=(), flows_per_file=0, rotate_files=0):
-        """Writes the flows to a file, or to one for each ``flows_per_file`` of them; gives their number."""
+    def __enter__(self) -> "NFStreamer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for run, owner in list(_RUNS.items()):
+            if owner == id(self):
+                run.close()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The flows as an Arrow stream, for ``polars.DataFrame(streamer)``, ``pyarrow.table(streamer)``."""
+        return tables.stream(tables.Choice(self, None, ()))
+
+    def to_csv(
+        self,
+        path: Optional[_Path] = None,
+        columns_to_anonymize: _Names = (),
+        flows_per_file: int = 0,
+        rotate_files: int = 0,
+        *,
+        columns: Optional[_Names] = None,
+    ) -> int:
+        """Writes the flows to a file, or to one for each ``flows_per_file`` of them; gives their number.
+
+        ``columns`` names those that are written, in that order.
+        """
         for name, value in (("flows_per_file", flows_per_file), ("rotate_files", rotate_files)):
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, not {value!r}.")
         path = self._csv_path() if path is None else os.fspath(path)
         self._check_not_source(path)
-        hidden = _names(columns_to_anonymize)
-        if flows_per_file == 0 and not self._needs_python():
-            return _engine.csv_file(self._options(), path, hidden)
-        return _write(self, path, hidden, flows_per_file, rotate_files)
+        choice = tables.Choice(self, columns, columns_to_anonymize)
+        return tables.csv(choice, path, flows_per_file, rotate_files)
+
+    def to_parquet(
+        self,
+        path: _Path,
+        columns_to_anonymize: _Names = (),
+        *,
+        columns: Optional[_Names] = None,
+    ) -> int:
+        """Writes the flows to a Parquet file, with zstd; gives their number.
+
+        The types are those of ``to_arrow``. Without flows there is no file; whatever goes wrong, the file
+        is whole, or what was there before.
+        """
+        path = os.fspath(path)
+        self._check_not_source(path)
+        return tables.parquet(tables.Choice(self, columns, columns_to_anonymize), path)
+
+    def to_arrow(
+        self,
+        columns_to_anonymize: _Names = (),
+        *,
+        columns: Optional[_Names] = None,
+    ) -> _engine.Table:
+        """The flows as a ``flowmeter.Table``, which pyarrow, polars, DuckDB and pandas take as it is."""
+        return tables.arrow(tables.Choice(self, columns, columns_to_anonymize))
+
+    def to_polars(
+        self,
+        columns_to_anonymize: _Names = (),
+        *,
+        columns: Optional[_Names] = None,
+    ) -> "polars.DataFrame":
+        """The flows as a ``polars.DataFrame``."""
+        import polars
+
+        return polars.DataFrame(self.to_arrow(columns_to_anonymize, columns=columns))
+
+    def to_pandas(
+        self,
+        columns_to_anonymize: _Names = (),
+        *,
+        columns: Optional[_Names] = None,
+        typed: bool = False,
+    ) -> "Optional[pandas.DataFrame]":
+        """The flows as a DataFrame, as ``pandas.read_csv`` reads them; None if there are none.
+
+        With ``typed`` each column has its type: numbers are int64 or float64, Int64 where some are
+        missing; texts stay what they are, "" too; lists stay lists. Without flows it has no rows.
+        """
+        choice = tables.Choice(self, columns, columns_to_anonymize)
+        return tables.typed_pandas(choice) if typed else tables.pandas(choice)
 
     def _check_not_source(self, path):
         """A capture is not to be overwritten by what is in it."""
@@ -278,92 +257,3 @@ class NFStreamer:
     def _csv_path(self):
         first = self.source[0] if isinstance(self.source, list) else self.source
         return f"{first}.csv"
-
-    def to_pandas(self, columns_to_anonymize=()):
-        """The flows as a DataFrame, as ``pandas.read_csv`` reads them; None if there are none."""
-        import pandas
-
-        hidden = _names(columns_to_anonymize)
-        if self._needs_python():
-            table = io.StringIO()
-            flows = _rows(self, hidden, lambda: table)
-            text = table.getvalue().encode()
-        else:
-            text, flows = _engine.csv_text(self._options(), hidden)
-        return pandas.read_csv(io.BytesIO(text)) if flows else None
-
-
-for _name in _RANGES:
-    setattr(NFStreamer, _name, _parameter(_name, _checked_range(_name)))
-for _name in _BOOLEANS:
-    setattr(NFStreamer, _name, _parameter(_name, _checked_boolean(_name)))
-
-
-def _names(columns):
-    """Names of columns; a text is one of them."""
-    return [columns] if isinstance(columns, str) else list(columns)
-
-
-def _rows(streamer, hidden, opened):
-    """Writes the flows to what `opened` gives for each."""
-    anonymize = _Anonymizer(hidden)
-    flows, last = 0, None
-    for flow in streamer:
-        out = opened()
-        writer = csv.writer(out, lineterminator="\r\n")
-        names = flow.keys()
-        if out is not last:
-            writer.writerow(names)
-            anonymize.check(names)
-            last = out
-        writer.writerow(anonymize.values(names, flow.values()))
-        flows += 1
-    return flows
-
-
-def _write(streamer, path, hidden, flows_per_file, rotate_files):
-    """Writes CSV by Python, into one file or several."""
-    state = {"file": None, "flows": 0, "number": 0}
-
-    def opened():
-        is_full = flows_per_file and state["flows"] == flows_per_file
-        if state["file"] is None or is_full:
-            if state["file"] is not None:
-                state["file"].close()
-            number = state["number"] % rotate_files if rotate_files else state["number"]
-            name = path.replace("csv", f"{number}.csv") if flows_per_file else path
-            state["file"] = open(name, "w", newline="", encoding="utf-8")
-            state["flows"] = 0
-            state["number"] += 1
-        state["flows"] += 1
-        return state["file"]
-
-    try:
-        return _rows(streamer, hidden, opened)
-    finally:
-        if state["file"] is not None:
-            state["file"].close()
-
-
-class _Anonymizer:
-    """Hides the values of columns, as NFStream does."""
-
-    def __init__(self, names):
-        self._names = frozenset(names)
-        self._key = os.urandom(64)
-
-    def check(self, names):
-        for name in self._names.difference(names):
-            warnings.warn(f"no column is named {name!r}: it cannot be anonymized", stacklevel=4)
-
-    def values(self, names, values):
-        if not self._names:
-            return values
-        return [self._digest(v) if n in self._names else v for n, v in zip(names, values)]
-
-    def _digest(self, value):
-        from hashlib import blake2b
-
-        if value is None:
-            return None
-        return blake2b(str(value).encode(), digest_size=64, key=self._key).hexdigest()

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use flowmeter::fields::Schema;
-use flowmeter::fields::value::{List, Value};
+use flowmeter::fields::sequence::seconds;
+use flowmeter::fields::value::Value;
 use flowmeter::flow::Flow;
 use hashbrown::HashMap;
 use pyo3::exceptions::PyAttributeError;
@@ -48,11 +49,13 @@ impl Shape {
         Self { schema, slots, places }
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().map(|slot| slot.name.as_str())
     }
 
-    fn column(&self, place: usize) -> Option<usize> {
+    /// Which column of the run the attribute at a place is.
+    pub fn column(&self, place: usize) -> Option<usize> {
         self.slots.get(place)?.column
     }
 }
@@ -71,13 +74,14 @@ fn every_column() -> Schema {
 /// A flow: NFStream's `NFlow`.
 #[pyclass(name = "NFlow", module = "flowmeter.flow", weakref)]
 pub struct NFlow {
-    shape: Arc<Shape>,
+    /// Its columns.
+    pub shape: Arc<Shape>,
     /// As metered.
     pub flow: Flow,
     /// What was set, by its place; none if it was deleted.
-    overlay: HashMap<usize, Option<Py<PyAny>>>,
+    pub overlay: HashMap<usize, Option<Py<PyAny>>>,
     /// What plugins keep of it, if there are any.
-    udps: Option<Py<PyAny>>,
+    pub udps: Option<Py<PyAny>>,
 }
 
 /// Attributes that the next packet does not write anew.
@@ -102,7 +106,7 @@ const LASTING: [&str; 15] = [
 const UDPS: &str = "udps";
 
 /// The first attribute behind those of plugins.
-const PROCESS: &str = "system_process_pid";
+pub const PROCESS: &str = "system_process_pid";
 
 impl NFlow {
     /// A flow as metered.
@@ -283,6 +287,13 @@ impl NFlow {
         Ok(items)
     }
 
+    /// Values by names; those of plugins as `udps.NAME`.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let values = PyDict::new(py);
+        self.items(py, |name, value| values.set_item(name, value))?;
+        Ok(values)
+    }
+
     fn __str__(&self, py: Python<'_>) -> PyResult<String> {
         let mut parts = Vec::new();
         self.items(py, |name, value| {
@@ -313,8 +324,16 @@ pub fn restore(values: &Bound<'_, PyDict>, udps: Option<Py<PyAny>>) -> PyResult<
     use flowmeter_common::lifetime::EndReason;
     use flowmeter_common::record::Record;
 
-    // Any of NFStream's may be among the values.
-    let shape = Arc::new(Shape::new(every_column()));
+    // All columns, as any of them may be among the values.
+    let all = flowmeter::fields::Options {
+        statistics: true,
+        splt: 1,
+        sequences: 1,
+        visibility: true,
+        details: true,
+        ..flowmeter::fields::Options::DEFAULT
+    };
+    let shape = Arc::new(Shape::new(Schema::new(all)));
     let flow = Flow::new(EndReason::Idle, Record::default(), Vec::new());
     let mut restored = NFlow::new(&shape, flow, udps);
     for (name, place) in &shape.places {
@@ -332,24 +351,50 @@ fn to_python<'py>(py: Python<'py>, value: &Value<'_>) -> PyResult<Bound<'py, PyA
         Value::F64(x) => PyFloat::new(py, *x).into_any(),
         Value::Bool(b) => b.into_pyobject(py)?.to_owned().into_any(),
         Value::Str(text) => PyString::new(py, text).into_any(),
-        Value::List(list) => list_to_python(py, *list)?.into_any(),
-        other => {
+        Value::Seconds(ns) => PyFloat::new(py, seconds(*ns)).into_any(),
+        Value::Texts(texts) => PyList::new(py, *texts)?.into_any(),
+        Value::Numbers(numbers) => PyList::new(py, *numbers)?.into_any(),
+        Value::Integers(numbers) => PyList::new(py, *numbers)?.into_any(),
+        Value::List(list) => {
+            let mut objects = Objects::new(py);
+            list.runs(|value, count| objects.add(&value, count));
+            objects.list()?
+        }
+        Value::Sequence(sequence) => {
+            let mut objects = Objects::new(py);
+            sequence.values(|value| objects.add(&value, 1));
+            objects.list()?
+        }
+        Value::Ip(_) | Value::Mac(_) | Value::Oui(_) | Value::Device(_) => {
             let mut text = Vec::new();
-            other.push_text(&mut text);
+            value.push_text(&mut text);
             PyString::new(py, &String::from_utf8_lossy(&text)).into_any()
         }
     })
 }
 
-fn list_to_python<'py>(py: Python<'py>, list: List<'_>) -> PyResult<Bound<'py, PyList>> {
-    let objects = PyList::empty(py);
-    let mut result = Ok(());
-    list.runs(|value, count| {
+/// A list in the making.
+struct Objects<'py> {
+    list: Bound<'py, PyList>,
+    result: PyResult<()>,
+}
+
+impl<'py> Objects<'py> {
+    fn new(py: Python<'py>) -> Self {
+        Self { list: PyList::empty(py), result: Ok(()) }
+    }
+
+    /// Adds so many of a value.
+    fn add(&mut self, value: &Value<'_>, count: usize) {
         for _ in 0..count {
-            if result.is_ok() {
-                result = to_python(py, &value).and_then(|value| objects.append(value));
+            if self.result.is_ok() {
+                let object = to_python(self.list.py(), value);
+                self.result = object.and_then(|object| self.list.append(object));
             }
         }
-    });
-    result.map(|()| objects)
+    }
+
+    fn list(self) -> PyResult<Bound<'py, PyAny>> {
+        self.result.map(|()| self.list.into_any())
+    }
 }

@@ -4,7 +4,13 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "what comes from Python is a value")]
 
+mod arrays;
+mod collector;
+mod csv;
 mod flow;
+mod infer;
+mod meter;
+mod objects;
 mod options;
 mod packet;
 mod plugins;
@@ -18,11 +24,19 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _engine {
     #[pymodule_export]
+    use super::collector::Collector;
+    #[pymodule_export]
+    use super::csv::{csv_file, csv_text, filter_error};
+    #[pymodule_export]
     use super::flow::{NFlow, restore};
+    #[pymodule_export]
+    use super::meter::Reports;
+    #[pymodule_export]
+    use super::options::{described, groups, names};
     #[pymodule_export]
     use super::run::{Run, meter};
     #[pymodule_export]
     use super::shipped::{dhcp_changes, ja4_client, ja4_server, mdns_add, wavelet_features};
     #[pymodule_export]
-    use super::table::{csv_file, csv_text, filter_error};
+    use super::table::{Table, arrow_stream, parquet_file, table};
 }

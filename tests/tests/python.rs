@@ -142,6 +142,36 @@ fn it_behaves_as_its_users_expect() -> Result<()> {
 }
 
 #[test]
+fn tables_have_what_flows_have() -> Result<()> {
+    const TEST: &str = "tables_have_what_flows_have";
+    let mut captures = captures()?;
+    for path in conformance(TEST)?.unwrap_or_default() {
+        if ["skype.pcap", "http_ipv6.pcap", "gtp-u.pcap"].iter().any(|name| path.ends_with(name)) {
+            captures.push(path);
+        }
+    }
+    run(TEST, "tables.py", &captures)
+}
+
+/// The package's folder, then captures.
+#[test]
+fn stubs_are_what_the_engine_has() -> Result<()> {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/flowmeter").canonicalize()?;
+    let captures = captures()?.into_iter().filter(|path| path.ends_with("s_flows.pcap"));
+    let arguments: Vec<_> = std::iter::once(folder).chain(captures).collect();
+    run("stubs_are_what_the_engine_has", "stubs.py", &arguments)
+}
+
+#[test]
+fn examples_run() -> Result<()> {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/python.md");
+    let captures = captures()?.into_iter().filter(|path| path.ends_with("s_flows.pcap"));
+    let arguments: Vec<_> = std::iter::once(document).chain(captures).collect();
+    run("examples_run", "docs.py", &arguments)
+}
+
+#[test]
 fn an_interface_is_metered_and_its_packets_seen() -> Result<()> {
     const TEST: &str = "an_interface_is_metered_and_its_packets_seen";
     let Some(python) = nfstream::python(TEST)? else { return Ok(()) };
