@@ -1,8 +1,10 @@
 """What may be asked of a streamer."""
 
+import glob
+import importlib.util
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from . import _engine
 from .plugin import NFPlugin
@@ -125,6 +127,45 @@ def _group(value):
     return groups
 
 
+def _model(value):
+    """Files, each with the columns that it takes."""
+    if value is None:
+        return []
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    pairs = value.items() if isinstance(value, Mapping) else value
+    models = []
+    for pair in pairs:
+        path, names = pair if isinstance(pair, tuple) else (pair, ())
+        if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
+            raise ValueError(f"model must name existing ONNX files, not {path!r}.")
+        names = [names] if isinstance(names, str) else list(names)
+        models.append((os.fspath(path), names))
+    return models
+
+
+def _library(value):
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"onnxruntime must be the path of a library or None, not {value!r}.")
+    return value
+
+
+def _onnxruntime(streamer):
+    """The library that runs models: that of the package onnxruntime, if it is installed."""
+    if not streamer.model:
+        return None
+    # Else some of its builds report to their maker as soon as they are loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    if streamer.onnxruntime is not None:
+        return os.fspath(streamer.onnxruntime)
+    # It is not imported, as it would bring its own into the process.
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return None
+    libraries = glob.glob(os.path.join(os.path.dirname(found.origin), "capi", "libonnxruntime.so.*"))
+    return libraries[0] if libraries else None
+
+
 def _source(value):
     if isinstance(value, tuple):
         value = list(value)
@@ -158,6 +199,8 @@ CHECKS = {
     "udps": _udps,
     "sequences": _sequences,
     "group": _group,
+    "model": _model,
+    "onnxruntime": _library,
     **{name: _range(name) for name in RANGES},
     **{name: _boolean(name) for name in BOOLEANS},
     **{name: _choice(name) for name in CHOICES},
@@ -217,6 +260,8 @@ def of(streamer):
         "as_nfstream": streamer.compat == "nfstream",
         "direction": streamer.direction,
         "raise_on_damage": streamer.raise_on_damage,
+        "models": streamer.model,
+        "onnxruntime": _onnxruntime(streamer),
     }
 
 

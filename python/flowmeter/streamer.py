@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from . import _engine, options, performance, tables
@@ -84,6 +84,12 @@ class NFStreamer:
         several threads.
     direction
         Of an interface's packets, which are metered: ``"both"``, ``"ingress"`` or ``"egress"``.
+    model
+        An ONNX file, or several: each is run on every flow that has ended, and what it gives is in the flow's
+        ``udps``. It takes the columns that it names itself, or with ``{path: names}`` those, in that
+        order. See docs/models.md.
+    onnxruntime
+        The library that runs models; None for that of the package ``onnxruntime``, or the system's.
     raise_on_damage
         A capture that is damaged or cut off behind its first packets is a ValueError, not a warning.
     """
@@ -115,6 +121,8 @@ class NFStreamer:
         compat: Optional[Literal["nfstream"]] = "nfstream",
         direction: Literal["both", "ingress", "egress"] = "both",
         raise_on_damage: bool = False,
+        model: Union[_Path, Iterable[_Path], Mapping[_Path, _Names], None] = None,
+        onnxruntime: Optional[_Path] = None,
     ) -> None:
         self.source: Any = source
         self.decode_tunnels = decode_tunnels
@@ -140,6 +148,8 @@ class NFStreamer:
         self.compat = compat
         self.direction = direction
         self.raise_on_damage = raise_on_damage
+        self.model: Any = model
+        self.onnxruntime = onnxruntime
         self._report: Optional[str] = None
 
     @property

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::csv::{Chosen, random_key};
-use crate::flow::{NFlow, PROCESS};
+use crate::flow::{NFlow, PROCESS, UDPS_PREFIX};
 use crate::infer::{Object, Type, plain};
 use crate::objects;
 use crate::options::Options;
@@ -24,8 +24,6 @@ use crate::table::{Table, told};
 
 /// Bytes of plugins' values behind which a batch is full.
 const BYTES: usize = 64 << 20;
-
-const PREFIX: &str = "udps.";
 
 /// Collects flows.
 #[pyclass(module = "flowmeter._engine")]
@@ -54,8 +52,9 @@ pub struct Collector {
 impl Collector {
     #[new]
     fn new(options: Options, chosen: Chosen) -> PyResult<Self> {
-        let all = options.plan()?.schema;
-        let is_kept = |name: &String| name.starts_with(PREFIX);
+        // Those of models are among what flows keep by now.
+        let all = options.plan()?.schema.without_added();
+        let is_kept = |name: &String| name.starts_with(UDPS_PREFIX);
         let is_wanted = |name: &str| match &chosen.columns {
             Some(columns) => columns.iter().any(|column| column == name),
             None => true,
@@ -111,7 +110,7 @@ impl Collector {
         if let Some(udps) = &flow.udps {
             let own = udps.bind(py).getattr("__dict__")?.cast_into::<PyDict>()?;
             for (name, value) in own {
-                self.keep(&format!("{PREFIX}{}", name.str()?.to_cow()?), plain(value)?);
+                self.keep(&format!("{UDPS_PREFIX}{}", name.str()?.to_cow()?), plain(value)?);
             }
         }
         self.flows += 1;
@@ -212,7 +211,7 @@ impl Collector {
 
     /// Where a column stands among others, as in `NFlow.keys()`: what plugins keep before the process.
     fn rank(&self, name: &str) -> usize {
-        let is_kept = name.starts_with(PREFIX);
+        let is_kept = name.starts_with(UDPS_PREFIX);
         let name = if is_kept { PROCESS } else { name };
         let place = self.order.iter().position(|known| known == name);
         place.map_or(usize::MAX, |place| 2 * place + usize::from(!is_kept))

@@ -105,6 +105,9 @@ const LASTING: [&str; 15] = [
 
 const UDPS: &str = "udps";
 
+/// What the names of plugins' columns begin with.
+pub const UDPS_PREFIX: &str = "udps.";
+
 /// The first attribute behind those of plugins.
 pub const PROCESS: &str = "system_process_pid";
 
@@ -126,6 +129,11 @@ impl NFlow {
             value.is_some() && !lasting.contains(&place) && self.shape.column(*place).is_some()
         };
         self.overlay.extract_if(is_outdated).filter_map(|(_, value)| value).collect()
+    }
+
+    /// What plugins keep of it, if there is anything.
+    pub fn udps(&self) -> Option<&Py<PyAny>> {
+        self.udps.as_ref()
     }
 
     /// Whether nothing was set or deleted.
@@ -343,7 +351,7 @@ pub fn restore(values: &Bound<'_, PyDict>, udps: Option<Py<PyAny>>) -> PyResult<
 }
 
 /// A value as Python has it.
-fn to_python<'py>(py: Python<'py>, value: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+pub fn to_python<'py>(py: Python<'py>, value: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::U64(n) => PyInt::new(py, *n).into_any(),

@@ -1,18 +1,18 @@
 //! What does a streamer ask of the meter?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flowmeter::attribution::profile::{self, Secrets};
 use flowmeter::capture::kernel::Direction;
 use flowmeter::collector::pcap::Reading;
 use flowmeter::fields::columns::{self, Group};
-use flowmeter::fields::{self, Schema};
-use flowmeter::{Knobs, Layer, LiveOptions, ReadOptions};
+use flowmeter::fields::{self, Added, Schema};
+use flowmeter::{Knobs, Layer, LiveOptions, Model, Models, ReadOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::meter::Damage;
+use crate::meter::{Damage, causes};
 
 /// The parameters of `NFStreamer`, checked by it.
 #[derive(FromPyObject)]
@@ -47,14 +47,19 @@ pub struct Options {
     /// `ingress`, `egress` or `both`.
     direction: String,
     raise_on_damage: bool,
+    /// Models, each with the columns that it takes; none for those that it names itself.
+    models: Vec<(PathBuf, Vec<String>)>,
+    onnxruntime: Option<PathBuf>,
 }
 
 /// What is to be done.
 pub struct Plan {
     /// What is metered.
     pub source: Source,
-    /// The columns of its flows.
+    /// The columns of its flows, those of models last.
     pub schema: Schema,
+    /// The models' columns.
+    pub of_models: Vec<Added>,
     /// What an error behind the first frames is.
     pub damage: Damage,
 }
@@ -73,6 +78,7 @@ impl Options {
         let (groups, sequences) = (self.groups()?, self.sequences);
         let damage = if self.raise_on_damage { Damage::Raises } else { Damage::Warns };
         let splt = self.splt_analysis;
+        let (models, onnxruntime) = (self.models.clone(), self.onnxruntime.clone());
         let mut source = self.source();
         let has_details = groups.contains(&Group::L7Extended);
         let columns = match &mut source {
@@ -91,8 +97,15 @@ impl Options {
         };
         let names: Vec<_> =
             columns::all().filter(|c| is_wanted(c.group)).map(|column| column.name).collect();
-        let schema = Schema::new(columns).select(&names).map_err(unknown)?;
-        Ok(Plan { source, schema, damage })
+        let all = Schema::new(columns);
+        let models = load(&models, onnxruntime.as_deref(), &all)?;
+        let of_models: Vec<_> = models.columns().collect();
+        let schema = all.select(&names).and_then(|schema| schema.with_added(of_models.clone()));
+        match &mut source {
+            Source::Read(options) => options.models = models,
+            Source::Live(options) => options.models = models,
+        }
+        Ok(Plan { source, schema: schema.map_err(unknown)?, of_models, damage })
     }
 
     fn groups(&self) -> PyResult<Vec<Group>> {
@@ -167,6 +180,18 @@ impl Source {
             live @ Self::Live(_) => live,
         }
     }
+}
+
+/// The models, which take columns of `schema`.
+fn load(
+    models: &[(PathBuf, Vec<String>)],
+    library: Option<&Path>,
+    schema: &Schema,
+) -> PyResult<Models> {
+    models.iter().try_fold(Models::default(), |all, (file, features)| {
+        let model = Model::load(file, features, schema, library);
+        Ok(all.with(model.map_err(|e| PyValueError::new_err(causes(&e)))?))
+    })
 }
 
 /// Groups of columns that NFStream has not, and that are there when they are asked for.

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Sender, bounded};
+use flowmeter::fields::{Added, Value};
 use flowmeter::flow::Flow;
 use flowmeter::run::{self, Control};
 use flowmeter::{Outlet, Plugins, Report};
@@ -12,7 +13,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
-use crate::flow::{NFlow, Shape};
+use crate::flow::{NFlow, Shape, UDPS_PREFIX, to_python};
 use crate::meter::{Error, Job, Meter, Reports, Warnings, causes, failed, lock};
 use crate::options::{Options, Plan, Source};
 use crate::plugins::{Outcome, PythonPlugins};
@@ -28,6 +29,8 @@ pub struct Run {
     shape: Arc<Shape>,
     outcome: Arc<Outcome>,
     has_plugins: bool,
+    /// Names of what models give, as flows' udps have them.
+    of_models: Vec<String>,
     batch: std::vec::IntoIter<Flow>,
     meter: Meter<Vec<Flow>>,
 }
@@ -69,8 +72,10 @@ impl Drop for Batches {
 pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyResult<Run> {
     let has_plugins = !plugins.is_empty();
     let outcome = Arc::new(Outcome::default());
-    let Plan { mut source, schema, damage } = options.plan()?;
-    let shape = Arc::new(Shape::new(schema));
+    let Plan { mut source, schema, of_models, damage } = options.plan()?;
+    let shape = Arc::new(Shape::new(schema.without_added()));
+    let name = |added: Added| added.name.trim_start_matches(UDPS_PREFIX).to_owned();
+    let of_models = of_models.into_iter().map(name).collect();
     if has_plugins {
         let ours = PythonPlugins::new(py, &plugins, Arc::clone(&shape), Arc::clone(&outcome))?;
         let ours = Plugins::default().with(ours).prompt();
@@ -106,7 +111,7 @@ pub fn meter(py: Python<'_>, options: Options, plugins: Vec<Py<PyAny>>) -> PyRes
     let _ = outcome.control.set(Arc::clone(&control));
     let job = Box::new(move || below_a_frame(job));
     let meter = Meter::start(job, flows, control, warnings, damage)?;
-    Ok(Run { shape, outcome, has_plugins, batch: Vec::new().into_iter(), meter })
+    Ok(Run { shape, outcome, has_plugins, of_models, batch: Vec::new().into_iter(), meter })
 }
 
 /// Runs the meter in a thread that Python knows, below a frame of Python's: else each call of a plugin
@@ -174,9 +179,21 @@ impl Run {
 impl Run {
     /// The flow as Python has it.
     fn object(&self, py: Python<'_>, flow: Flow) -> PyResult<Py<NFlow>> {
-        if !self.has_plugins {
+        if !self.has_plugins && self.of_models.is_empty() {
             return Py::new(py, NFlow::new(&self.shape, flow, None));
         }
+        let given: Vec<_> = flow.own.iter().map(|own| to_python(py, &Value::from(own))).collect();
+        let object = self.with_udps(py, flow)?;
+        if let Some(udps) = object.try_borrow(py)?.udps() {
+            for (name, value) in self.of_models.iter().zip(given) {
+                udps.setattr(py, name.as_str(), value?)?;
+            }
+        }
+        Ok(object)
+    }
+
+    /// The flow with what plugins keep of it.
+    fn with_udps(&self, py: Python<'_>, flow: Flow) -> PyResult<Py<NFlow>> {
         let Some(object) = self.outcome.finished(flow.record.uid) else {
             // Live the kernel may have had no room for it, or for any of its packets.
             let udps = py.import("flowmeter.flow")?.getattr("UDPS")?.call0()?.unbind();

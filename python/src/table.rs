@@ -141,7 +141,7 @@ pub struct Batches {
 
 impl Batches {
     fn start(options: Options, chosen: &Chosen, texts: Texts) -> PyResult<Self> {
-        let Plan { source, schema, damage } = options.plan()?;
+        let Plan { source, schema, damage, .. } = options.plan()?;
         let schema = chosen.of(schema)?;
         let Source::Read(options) = source else {
             return Err(PyValueError::new_err("an interface is iterated over"));

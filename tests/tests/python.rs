@@ -193,3 +193,10 @@ fn an_interface_is_metered_and_its_packets_seen() -> Result<()> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
+
+#[test]
+fn flows_have_what_models_give() -> Result<()> {
+    let capture = captures()?.into_iter().find(|path| path.ends_with("s_flows.pcap"));
+    let capture = capture.context("a capture with several flows")?;
+    run("flows_have_what_models_give", "model.py", &[capture])
+}

@@ -149,6 +149,13 @@ impl Schema {
         Ok(self)
     }
 
+    /// Those of plugins and models left out.
+    #[must_use]
+    pub fn without_added(mut self) -> Self {
+        self.columns.retain(|selected| selected.declared().is_some());
+        self
+    }
+
     /// Only the columns with these names, in this order.
     pub fn select<S: AsRef<str>>(self, names: &[S]) -> Result<Self, UnknownColumn> {
         let mut columns: Vec<Selected> = Vec::with_capacity(names.len());
