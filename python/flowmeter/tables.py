@@ -5,9 +5,6 @@ import io
 from . import _engine, csvfile, options
 from .flow import SLOTS
 
-#: Columns of numbers with a fraction.
-_FLOATS = frozenset(name for name, _, kind, _, _ in _engine.described() if kind == "float")
-
 #: numpy's types by those of a table's columns.
 _NUMBERS = ("int64", "uint64", "float64", "bool")
 
@@ -102,37 +99,8 @@ def pandas(choice):
     if choice.is_own:
         text, flows = csvfile.in_memory(choice.streamer, choice.anonymizer(), choice.columns)
     else:
-        frame, flows = _frame(choice)
-        if frame is not None or not flows:
-            return frame
         text, flows, choice.streamer._report = _engine.csv_text(choice.options, choice.chosen)
     return pandas.read_csv(io.BytesIO(text)) if flows else None
-
-
-def _frame(choice):
-    """What ``pandas.read_csv`` would give, made of columns, and how many flows there are; no frame if there
-    are none, or if they have to be read as CSV."""
-    import pandas
-
-    streamer = choice.streamer
-    if streamer.group or streamer.sequences or streamer.time_unit != "ms":
-        # Values are missing there, or of several types.
-        return None, 1
-    names = choice.columns or _engine.names(choice.options)
-    floats = [name for name in names if name in _FLOATS and name not in choice.hidden]
-    columns, flows, streamer._report = _engine.frame(
-        choice.options, choice.chosen, floats, float("nan")
-    )
-    if columns is None or not flows:
-        return None, flows
-    series = {}
-    for name, kind, values, _ in columns:
-        if kind == "csv":
-            read = pandas.read_csv(io.BytesIO(values))
-            series.update((name, read[name].array) for name in read.columns)
-        else:
-            series[name] = pandas.Series(values) if kind == "text" else _series(kind, values, None)
-    return pandas.DataFrame({name: series[name] for name in names}), flows
 
 
 def typed_pandas(choice):

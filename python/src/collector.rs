@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema as ArrowSchema};
 use flowmeter::fields::Value;
 use flowmeter::fields::anonymize::Anonymizer;
-use flowmeter::format::arrow::{Rows, Texts};
+use flowmeter::format::arrow::Rows;
 use hashbrown::HashMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -72,7 +72,7 @@ impl Collector {
             hidden = Some((names.clone(), key));
         }
         Ok(Self {
-            rows: Rows::new(Arc::new(schema), Texts::Alone),
+            rows: Rows::new(Arc::new(schema)),
             batches: Vec::new(),
             flows: 0,
             bytes: 0,

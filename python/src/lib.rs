@@ -8,7 +8,6 @@ mod arrays;
 mod collector;
 mod csv;
 mod flow;
-mod frame;
 mod infer;
 mod meter;
 mod objects;
@@ -30,8 +29,6 @@ mod _engine {
     use super::csv::{csv_file, csv_text, filter_error};
     #[pymodule_export]
     use super::flow::{NFlow, restore};
-    #[pymodule_export]
-    use super::frame::frame;
     #[pymodule_export]
     use super::meter::Reports;
     #[pymodule_export]

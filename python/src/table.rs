@@ -11,7 +11,7 @@ use arrow_schema::ffi::FFI_ArrowSchema;
 use arrow_schema::{ArrowError, SchemaRef};
 use crossbeam_channel::{Sender, bounded};
 use flowmeter::flow::Flow;
-use flowmeter::format::arrow::{Rows, Texts};
+use flowmeter::format::arrow::Rows;
 use flowmeter::output::parquet::Parquet;
 use flowmeter::output::{Error, describe};
 use flowmeter::run::{self, Control};
@@ -45,17 +45,12 @@ impl Table {
     }
 
     /// How many flows there are.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// The columns.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// The values of the column at a place.
-    pub fn arrays(&self, place: usize) -> Vec<&ArrayRef> {
+    fn arrays(&self, place: usize) -> Vec<&ArrayRef> {
         self.batches.iter().map(|batch| batch.column(place)).collect()
     }
 }
@@ -140,13 +135,13 @@ pub struct Batches {
 }
 
 impl Batches {
-    fn start(options: Options, chosen: &Chosen, texts: Texts) -> PyResult<Self> {
+    fn start(options: Options, chosen: &Chosen) -> PyResult<Self> {
         let Plan { source, schema, damage, .. } = options.plan()?;
         let schema = chosen.of(schema)?;
         let Source::Read(options) = source else {
             return Err(PyValueError::new_err("an interface is iterated over"));
         };
-        Self::read(options, Rows::new(Arc::new(schema), texts), damage)
+        Self::read(options, Rows::new(Arc::new(schema)), damage)
     }
 
     fn read(options: ReadOptions, rows: Rows, damage: Damage) -> PyResult<Self> {
@@ -203,17 +198,7 @@ pub fn table(
     options: Options,
     chosen: Chosen,
 ) -> PyResult<(Table, Option<String>)> {
-    whole(py, options, &chosen, Texts::Alone)
-}
-
-/// A whole run.
-pub fn whole(
-    py: Python<'_>,
-    options: Options,
-    chosen: &Chosen,
-    texts: Texts,
-) -> PyResult<(Table, Option<String>)> {
-    let mut run = Batches::start(options, chosen, texts)?;
+    let mut run = Batches::start(options, &chosen)?;
     let mut batches = Vec::new();
     while let Some(batch) = run.meter.next(py)? {
         batches.push(batch);
@@ -230,7 +215,7 @@ pub fn parquet_file(
     path: PathBuf,
     chosen: Chosen,
 ) -> PyResult<(u64, Option<String>)> {
-    let mut run = Batches::start(options, &chosen, Texts::Alone)?;
+    let mut run = Batches::start(options, &chosen)?;
     let mut file = None;
     let mut flows = 0;
     while let Some(batch) = run.meter.next(py)? {
@@ -266,7 +251,7 @@ pub fn arrow_stream(
     chosen: Chosen,
     done: Py<PyAny>,
 ) -> PyResult<Bound<'_, PyCapsule>> {
-    let run = Batches::start(options, &chosen, Texts::Alone)?;
+    let run = Batches::start(options, &chosen)?;
     capsule(py, Reader { run, done: Some(done) })
 }
 

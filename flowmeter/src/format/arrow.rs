@@ -42,20 +42,11 @@ pub struct Rows {
     text: Vec<u8>,
 }
 
-/// What becomes a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Texts {
-    /// Texts.
-    Alone,
-    /// Floats and lists too, as CSV has them: for who reads them as it reads CSV.
-    AsCsv,
-}
-
 /// The columns as Arrow describes them. A field's metadata has its `unit`.
-pub fn schema(schema: &Schema, texts: Texts) -> ArrowSchema {
+pub fn schema(schema: &Schema) -> ArrowSchema {
     let is_whole = schema.options().unit == TimeUnit::Ms;
     let field = |(name, (kind, unit)): (&str, (Kind, &str))| {
-        let field = Field::new(name, data_type(kind, is_whole, texts), true);
+        let field = Field::new(name, data_type(kind, is_whole), true);
         match unit {
             "" => field,
             unit => field.with_metadata(HashMap::from([("unit".to_owned(), unit.to_owned())])),
@@ -64,15 +55,7 @@ pub fn schema(schema: &Schema, texts: Texts) -> ArrowSchema {
     ArrowSchema::new(schema.names().zip(schema.kinds()).map(field).collect::<Fields>())
 }
 
-fn data_type(kind: Kind, is_whole: bool, texts: Texts) -> DataType {
-    let is_one = match kind {
-        Kind::Unsigned | Kind::Signed | Kind::Bool | Kind::Text | Kind::Url => true,
-        Kind::Time => is_whole,
-        Kind::Float | Kind::List | Kind::TimeList | Kind::FloatList | Kind::TextList => false,
-    };
-    if texts == Texts::AsCsv && !is_one {
-        return DataType::Utf8;
-    }
+fn data_type(kind: Kind, is_whole: bool) -> DataType {
     let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
     let time = if is_whole { DataType::Int64 } else { DataType::Float64 };
     match kind {
@@ -90,8 +73,8 @@ fn data_type(kind: Kind, is_whole: bool, texts: Texts) -> DataType {
 
 impl Rows {
     /// For flows with the columns of `schema`.
-    pub fn new(schema: Arc<Schema>, texts: Texts) -> Self {
-        let arrow = Arc::new(self::schema(&schema, texts));
+    pub fn new(schema: Arc<Schema>) -> Self {
+        let arrow = Arc::new(self::schema(&schema));
         let columns = arrow.fields().iter().map(|field| Column::new(field.data_type())).collect();
         Self { schema, arrow, columns, flows: 0, bytes: 0, text: Vec::new() }
     }
@@ -332,9 +315,11 @@ mod tests {
     fn columns_have_the_values_of_json() {
         for unit in [TimeUnit::Ms, TimeUnit::Us] {
             let schema = Arc::new(Schema::new(fields::Options { unit, ..ALL }));
-            let mut rows = Rows::new(Arc::clone(&schema), Texts::Alone);
+            let mut rows = Rows::new(Arc::clone(&schema));
             let flows = [flow(unit), Flow { layer7: None, id: 1, ..flow(unit) }];
-            flows.iter().for_each(|flow| rows.push(flow));
+            for flow in &flows {
+                rows.push(flow);
+            }
             assert_eq!((rows.len(), rows.is_full()), (2, false));
             let batch = rows.take();
             assert!(rows.is_empty());
@@ -358,10 +343,10 @@ mod tests {
             .select(&["src_port", "splt_piat_ms", "src2dst_duration_ms"])
             .and_then(|schema| schema.anonymize(&["src_port", "splt_piat_ms"], key))
             .expect("all exist");
-        let mut rows = Rows::new(Arc::new(schema), Texts::Alone);
+        let mut rows = Rows::new(Arc::new(schema));
         rows.push(&flow(TimeUnit::Ms));
         let batch = rows.take();
-        let types: Vec<_> = batch.columns().iter().map(|array| array.data_type()).collect();
+        let types: Vec<_> = batch.columns().iter().map(Array::data_type).collect();
         assert_eq!(types, [&DataType::Utf8, &DataType::Utf8, &DataType::Int64]);
         assert_eq!(batch.column(0).as_string::<i32>().value(0).len(), 128);
         let unit = batch.schema().field(2).metadata().get("unit").cloned();
@@ -369,23 +354,10 @@ mod tests {
     }
 
     #[test]
-    fn floats_and_lists_may_be_texts() {
-        let schema = Schema::new(ALL)
-            .select(&["src2dst_mean_ps", "splt_ps", "src_port", "ip_timestamps"])
-            .expect("all exist");
-        let mut rows = Rows::new(Arc::new(schema), Texts::AsCsv);
-        rows.push(&flow(TimeUnit::Ms));
-        let batch = rows.take();
-        let values: Vec<_> = batch.columns().iter().map(|array| json_of(array, 0)).collect();
-        assert_eq!(values[..3], [json!("180.0"), json!("[60, 100, 300, -1, -1]"), json!(40_000)]);
-        assert!(values[3].as_str().is_some_and(|text| text.starts_with("[1700000000.0005, ")));
-    }
-
-    #[test]
     fn long_lists_fill_a_batch_sooner() {
         let options = fields::Options { splt: 65_535, ..ALL };
         let schema = Schema::new(options).select(&["splt_ps"]).expect("it exists");
-        let mut rows = Rows::new(Arc::new(schema), Texts::Alone);
+        let mut rows = Rows::new(Arc::new(schema));
         while !rows.is_full() {
             rows.push(&flow(TimeUnit::Ms));
         }

@@ -132,6 +132,7 @@ mod tests {
 
     use arrow_array::Int64Array;
     use arrow_schema::{DataType, Field, Schema};
+    use parquet::file::metadata::RowGroupMetaData;
     use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
     use super::*;
@@ -139,7 +140,7 @@ mod tests {
 
     fn batch(numbers: std::ops::Range<i64>) -> RecordBatch {
         let schema = Schema::new(vec![Field::new("id", DataType::Int64, true)]);
-        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from_iter(numbers))])
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers.collect::<Int64Array>())])
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -167,7 +168,7 @@ mod tests {
         let file = File::open(&path).unwrap_or_else(|e| panic!("{e}"));
         let reader = SerializedFileReader::new(file).unwrap_or_else(|e| panic!("{e}"));
         let groups = reader.metadata().row_groups();
-        assert_eq!(groups.iter().map(|group| group.num_rows()).sum::<i64>(), rows);
+        assert_eq!(groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>(), rows);
         assert_eq!(groups.len(), 2);
     }
 
