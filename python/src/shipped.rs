@@ -2,12 +2,13 @@
 //!
 //! The classes in `flowmeter/plugins/` keep flows' attributes; what reads bytes is the engine's.
 
-use flowmeter::flow::Own;
+use flowmeter::fields::Value;
 use flowmeter::plugin::shipped::{Changes, Dhcp, Hello, Ja4, Mdns, Unreadable, Wavelet};
-use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
+
+use crate::flow::to_python;
 
 /// New values by their names, the message's type, and whether the flow ends with it; none if there is
 /// no message in the packet.
@@ -18,7 +19,9 @@ pub fn dhcp_changes(
     ip_packet: &[u8],
 ) -> PyResult<Option<(Vec<(&'static str, Py<PyAny>)>, Option<u8>, bool)>> {
     let Some(Changes { values, kind, ends }) = Dhcp::changes(ip_packet) else { return Ok(None) };
-    let values = values.into_iter().map(|(name, value)| Ok((name, to_python(py, value)?)));
+    let values = values
+        .into_iter()
+        .map(|(name, value)| Ok((name, to_python(py, &Value::from(&value))?.unbind())));
     Ok(Some((values.collect::<PyResult<_>>()?, kind, ends)))
 }
 
@@ -61,17 +64,4 @@ pub fn wavelet_features(series: Vec<f64>, levels: u32) -> PyResult<Vec<f64>> {
              levels is {levels}"
         ))
     })
-}
-
-fn to_python(py: Python<'_>, value: Own) -> PyResult<Py<PyAny>> {
-    match value {
-        Own::Null => Ok(py.None()),
-        Own::U64(n) => n.into_py_any(py),
-        Own::I64(n) => n.into_py_any(py),
-        Own::F64(x) => x.into_py_any(py),
-        Own::Bool(b) => b.into_py_any(py),
-        Own::Text(text) => text.into_py_any(py),
-        Own::Integers(list) => list.into_py_any(py),
-        Own::Texts(list) => list.into_py_any(py),
-    }
 }

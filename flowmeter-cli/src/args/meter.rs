@@ -104,8 +104,8 @@ pub struct MeterArgs {
         value_parser = choice(&[("l7-extended", More::Layer7)]))]
     group: Vec<More>,
 
-    /// Add a plugin, which sees every packet of a flow: slicer, splt, dhcp, mdns, wavelet, payload or
-    /// headers; may be repeated. Its columns begin with udps. and stand behind all others;
+    /// Add a plugin, which sees every packet of a flow: slicer, splt, dhcp, mdns, wavelet, ja4, payload
+    /// or headers; may be repeated. Its columns begin with udps. and stand behind all others;
     /// docs/plugins.md has them and all settings.
     #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = str::parse::<Shipped>)]
     plugin: Vec<Shipped>,

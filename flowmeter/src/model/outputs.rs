@@ -96,9 +96,16 @@ fn columns(outputs: &[Output], model: &str) -> Vec<Added> {
             Of::Row(values) => (0..*values).for_each(|number| {
                 add(format!("{name}_{number}"), format!("{from}, value {number} of a flow."));
             }),
-            Of::Classes(classes) => classes.iter().for_each(|class| {
-                add(format!("{name}_{}", word(class)), format!("{from}, class `{class}`."));
-            }),
+            Of::Classes(classes) => {
+                let words: Vec<_> = classes.iter().map(|class| word(class)).collect();
+                // Of other alphabets little may be left.
+                let are_names =
+                    words.iter().enumerate().all(|(n, word)| !words[..n].contains(word));
+                for (number, (class, word)) in classes.iter().zip(words).enumerate() {
+                    let part = if are_names { word } else { number.to_string() };
+                    add(format!("{name}_{part}"), format!("{from}, class `{class}`."));
+                }
+            }
         }
     }
     columns

@@ -53,12 +53,12 @@ impl Running {
         for ready in models {
             let at_a_time = ready.model.inputs.fixed_rows.unwrap_or(flows.len()).max(1);
             for flows in flows.chunks_mut(at_a_time) {
-                if let Err(why) = ready.score(flows) {
-                    failures.fetch_add(flows.len() as u64, Relaxed);
-                    if !std::mem::replace(&mut ready.has_failed, true) {
-                        let model = ready.model.file.display().to_string();
-                        notices.send(Notice::ModelFails { model, why });
-                    }
+                let Err(why) = ready.score(flows) else { continue };
+                let refused = ready.score_apart(flows);
+                failures.fetch_add(refused, Relaxed);
+                if refused > 0 && !std::mem::replace(&mut ready.has_failed, true) {
+                    let model = ready.model.file.display().to_string();
+                    notices.send(Notice::ModelFails { model, why });
                 }
             }
         }
@@ -66,20 +66,35 @@ impl Running {
 }
 
 impl Ready {
-    /// Adds the values of the model's columns; nothing but nulls, if it fails.
+    /// Adds the values of the model's columns; nothing, if it fails.
     fn score<T>(&mut self, flows: &mut [(T, Flow)]) -> Result<(), String> {
         let columns = self.model.outputs.columns.len();
-        let mut scored = self.values(flows);
-        for (row, (_, flow)) in flows.iter_mut().enumerate() {
+        let all = self.values(flows)?;
+        for ((_, flow), values) in flows.iter_mut().zip(all) {
             let end = flow.own.len() + columns;
-            if let Ok(rows) = &mut scored
-                && let Some(values) = rows.get_mut(row).and_then(Option::take)
-            {
-                flow.own.extend(values);
-            }
+            flow.own.extend(values.into_iter().flatten());
             flow.own.resize(end, Own::Null);
         }
-        scored.map(drop)
+        Ok(())
+    }
+
+    /// The same, of flows that the model refuses together: those that it refuses alone, too, get nulls,
+    /// whichever flows they came with. Gives how many these are.
+    fn score_apart<T>(&mut self, flows: &mut [(T, Flow)]) -> u64 {
+        let middle = flows.len() / 2;
+        if middle == 0 {
+            let columns = self.model.outputs.columns.len();
+            for (_, flow) in &mut *flows {
+                flow.own.resize(flow.own.len() + columns, Own::Null);
+            }
+            return flows.len() as u64;
+        }
+        let (first, last) = flows.split_at_mut(middle);
+        let mut half = |flows: &mut [_]| match self.score(flows) {
+            Ok(()) => 0,
+            Err(_) => self.score_apart(flows),
+        };
+        half(first) + half(last)
     }
 
     /// The columns of each flow; none of one that the model needs more of.
@@ -103,7 +118,7 @@ pub struct Scorer<T> {
 impl<T> Scorer<T> {
     /// With no flows.
     pub fn new(running: Running) -> Self {
-        Self { running, waiting: Vec::with_capacity(BATCH) }
+        Self { running, waiting: Vec::new() }
     }
 
     /// Adds a flow. Whether there are enough for the models to be run.
@@ -119,7 +134,7 @@ impl<T> Scorer<T> {
 
     /// Runs the models on those that wait.
     pub fn scored(&mut self) -> Vec<(T, Flow)> {
-        let mut flows = std::mem::replace(&mut self.waiting, Vec::with_capacity(BATCH));
+        let mut flows = std::mem::take(&mut self.waiting);
         if !flows.is_empty() {
             self.running.score(&mut flows);
         }

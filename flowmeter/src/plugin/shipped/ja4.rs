@@ -4,6 +4,7 @@
 //! gives other fingerprints than JA4's text wherever a hello is unusual, so the reader of
 //! [`dissect`](crate::dissect) is of no use here.
 
+use flowmeter_common::tcp::{ACK, SYN};
 use hashbrown::HashMap;
 
 use super::nfstream::{Unreadable, payload};
@@ -91,9 +92,6 @@ impl Seen {
         }
     }
 }
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 /// The message behind its type and length, if it is of this type.
 fn message(ip: &[u8], wanted: u8) -> Result<Option<&[u8]>, Unreadable> {
